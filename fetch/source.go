@@ -1,0 +1,75 @@
+// Package fetch copies what is new at a source into an archive.
+//
+// Source is the contract every protocol driver fulfils; the suite that holds it
+// to that is fetch/fetchtest. Run is the engine; it knows neither protocols nor
+// file formats nor the terminal.
+package fetch
+
+import (
+	"context"
+	"io"
+	"iter"
+
+	"mailhaul/mail"
+)
+
+// Source is an account at a server that messages can be read from.
+//
+// A driver may reconnect on its own; what it returns as an error has survived
+// that. Errors are *mail.Error with account, mailbox and the server's words.
+// Mailboxes, List and Fetch may be called concurrently for different mailboxes;
+// a driver that has one session only (POP3) serialises them. Nothing a Source
+// does changes anything at the server: \Seen is never set.
+type Source interface {
+	// Account returns the mail.AccountKey of the account.
+	Account() string
+
+	// Mailboxes lists all mailboxes that can hold messages, each once, with
+	// their State where the server tells it without selecting them.
+	Mailboxes(ctx context.Context) ([]mail.Mailbox, error)
+
+	// List yields every message of the mailbox once, in the server's order. An
+	// error ends the sequence and means that the listing is not complete: nothing
+	// may be concluded from what is missing in it. If mb.UIDValidity is not 0 and
+	// the server shows another one, that is an error.
+	List(ctx context.Context, mb mail.Mailbox) iter.Seq2[mail.Info, error]
+
+	// Fetch gets the octets of messages listed in this session, many per round
+	// trip, in any order, and calls deliver exactly once for each, possibly from
+	// several goroutines at once. It returns an error only if the session is lost
+	// and could not be replaced; messages not delivered then were not asked about.
+	// If deliver returns an error, Fetch stops and returns it.
+	Fetch(ctx context.Context, mb mail.Mailbox, wants []mail.Want, deliver Deliver) error
+
+	// Close ends the sessions (LOGOUT, QUIT). It waits no longer than the
+	// connection's own timeout.
+	Close() error
+}
+
+// Deliver takes one message. in is the message's Info as the server gives it with
+// the octets (with flags and dates). r reads the wire form, exactly, and is only
+// valid until Deliver returns; an error of r, io.ErrUnexpectedEOF among them,
+// means that the message was not received. Deliver need not read r to its end.
+//
+// If err is not nil, r is nil and this one message could not be had:
+// mail.ErrVanished if it is gone, else a *mail.Error with the server's words. The
+// others go on.
+type Deliver func(in mail.Info, r io.Reader, err error) error
+
+// HeaderSource is a Source that can give headers without bodies (POP3 TOP, IMAP
+// BODY.PEEK[HEADER]); it saves downloads when messages are to be recognised.
+type HeaderSource interface {
+	// Headers is like Fetch, but r reads only the header, in wire form.
+	Headers(ctx context.Context, mb mail.Mailbox, wants []mail.Want, deliver Deliver) error
+}
+
+// Consumer is a Source where reading a message may use it up (RFC 2449 EXPIRE 0,
+// Gmail over POP3): each message must be durable before the next is asked for.
+type Consumer interface {
+	// Consumes tells whether that is so at this server. It is valid after
+	// Mailboxes.
+	Consumes() bool
+	// Abandon ends the session so that the server does not take what was read
+	// for delivered (no QUIT).
+	Abandon()
+}

@@ -1,0 +1,79 @@
+package mail
+
+import "time"
+
+// Claim says that a message of an account, under this UID (or UIDL), is held by
+// a message of the archive.
+type Claim struct {
+	ID          int64
+	UIDValidity uint32
+	UID         string
+	Message     int64     // ledger id of the archived message
+	Size        int64     // octets as the server listed them
+	Flags       Flags     // as last seen at the server
+	Fetched     bool      // the octets came to us under this very UID; else adopted by content
+	Gone        time.Time // since when the server lacks it; zero while it is there
+}
+
+// Held is an archived message as the ledger has it.
+type Held struct {
+	Message    int64 // ledger id
+	Receipt    Receipt
+	Suspicious string // why it may not be what the server should have sent; "" if nothing is odd
+}
+
+// Change is one step of a run, recorded in one transaction: all of it or nothing.
+// Everything in it is already true when it is recorded.
+type Change struct {
+	Archived []Archived        // durable messages, each with a new claim
+	Adopted  []Adoption        // claims on messages the archive already had
+	Gone     []int64           // claims the server no longer shows
+	Returned []int64           // claims that were gone and are back
+	Flags    []FlagChange      // flags that changed at the server
+	Cursors  []Cursor          // mailboxes that were completed
+	Anchors  map[string]Anchor // mailboxes on disk, by name
+}
+
+// Archived is a new message and the claim on it.
+type Archived struct {
+	Receipt    Receipt
+	UID        string // overrides Receipt.Info.Ref.UID if not ""
+	Suspicious string
+}
+
+// Adoption is a claim on a message that is already in the archive. It replaces
+// Takes, a claim of the same account that is gone, if that is not 0.
+type Adoption struct {
+	Info    Info // Ref, Size and Flags count
+	Message int64
+	Takes   int64
+	Fetched bool // its octets were fetched under this UID and compared
+}
+
+// FlagChange is a claim whose flags at the server changed.
+type FlagChange struct {
+	Claim   int64
+	Message int64
+	Flags   Flags
+	Place   string // new place of the message, "" if it did not move
+}
+
+// Cursor is the state of a mailbox at a server when it was last completed,
+// without selection and with nothing failed or pending; State "" means that
+// nothing can be concluded.
+type Cursor struct {
+	Account, Mailbox string
+	State            string
+}
+
+// Anchor is the ledger's record of a mailbox on disk, by which a run recognises
+// what an earlier one left.
+type Anchor struct {
+	// Open is durable before the first append of a run and taken back when the
+	// run ends: an Open anchor at the start says that a run was killed.
+	Open bool
+	// Length is the recorded length of an mbox in octets, 0 for Maildir.
+	Length int64
+	// ModTime is the mtime of an mbox at that length, in UTC; zero for Maildir.
+	ModTime time.Time
+}
