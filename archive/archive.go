@@ -54,10 +54,7 @@ type Archive interface {
 }
 
 // Group is what one Commit made durable.
-type Group struct {
-	Receipts []mail.Receipt    // Info as given to Append
-	Anchors  map[string]Anchor // new record of each mailbox touched
-}
+type Group = mail.Group
 
 // Anchor is the ledger's record of a mailbox on disk.
 type Anchor = mail.Anchor

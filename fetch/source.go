@@ -35,8 +35,8 @@ type Source interface {
 	List(ctx context.Context, mb mail.Mailbox) iter.Seq2[mail.Info, error]
 
 	// Fetch gets the octets of messages listed in this session, many per round
-	// trip, in any order, and calls deliver exactly once for each, possibly from
-	// several goroutines at once. It returns an error only if the session is lost
+	// trip, in any order, and calls deliver once for each, possibly from several
+	// goroutines at once; again only for a message whose reader failed. It returns an error only if the session is lost
 	// and could not be replaced; messages not delivered then were not asked about.
 	// If deliver returns an error, Fetch stops and returns it.
 	Fetch(ctx context.Context, mb mail.Mailbox, wants []mail.Want, deliver Deliver) error

@@ -214,3 +214,48 @@ func HeaderDigest(r io.Reader) (Digest, error) {
 	}
 	return c.Sums().Header, nil
 }
+
+// CanonicalInPlace turns the wire form of a whole message into its canonical
+// octets within b (or a grown copy, if a final LF is added and b is full), and
+// computes the sums. It gives what Canonical gives.
+func CanonicalInPlace(b []byte) ([]byte, Sums) {
+	s := Sums{Wire: int64(len(b))}
+	out := 0
+	for in := 0; in < len(b); {
+		end := bytes.IndexByte(b[in:], '\n')
+		if end < 0 {
+			out += copy(b[out:], b[in:])
+			break
+		}
+		line := b[in : in+end]
+		in += end + 1
+		if n := len(line); n > 0 && line[n-1] == '\r' {
+			line = line[:n-1]
+		} else {
+			s.Inexact = true
+		}
+		out += copy(b[out:], line)
+		b[out] = '\n'
+		out++
+	}
+	b = b[:out]
+	if out > 0 && b[out-1] != '\n' {
+		s.Inexact = true
+		b = append(b, '\n')
+	}
+	s.Octets = int64(len(b))
+	s.Digest = sha256.Sum256(b)
+	s.Header = sha256.Sum256(headerOf(b))
+	return b, s
+}
+
+// headerOf returns the lines of canonical octets before the first empty one.
+func headerOf(b []byte) []byte {
+	if len(b) > 0 && b[0] == '\n' {
+		return nil
+	}
+	if i := bytes.Index(b, []byte("\n\n")); i >= 0 {
+		return b[:i+1]
+	}
+	return b
+}

@@ -42,7 +42,8 @@ type Archived struct {
 }
 
 // Adoption is a claim on a message that is already in the archive. It replaces
-// Takes, a claim of the same account that is gone, if that is not 0.
+// Takes, a claim of the same account that is gone, if that is not 0. An
+// INTERNALDATE of the server replaces a date that was only guessed.
 type Adoption struct {
 	Info    Info // Ref, Size and Flags count
 	Message int64
@@ -76,4 +77,10 @@ type Anchor struct {
 	Length int64
 	// ModTime is the mtime of an mbox at that length, in UTC; zero for Maildir.
 	ModTime time.Time
+}
+
+// Group is what one Commit of an archive made durable.
+type Group struct {
+	Receipts []Receipt         // Info as given to Append
+	Anchors  map[string]Anchor // new record of each mailbox touched
 }
