@@ -1,0 +1,193 @@
+package dial
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+
+	"mailhaul/mail"
+)
+
+// Untrusted is the cause of the error returned when a server's certificate is
+// not accepted. Nothing but the handshake was sent to that server.
+type Untrusted struct {
+	Chain       []*x509.Certificate // as the server sent it, leaf first
+	Fingerprint string              // of the leaf
+	Err         error               // what is wrong with it
+}
+
+func (u *Untrusted) Error() string { return u.Err.Error() }
+func (u *Untrusted) Unwrap() error { return u.Err }
+
+// Fingerprint returns the SHA-256 of a certificate in DER as
+// `openssl x509 -fingerprint -sha256` prints it.
+func Fingerprint(cert *x509.Certificate) string {
+	sum := sha256.Sum256(cert.Raw)
+	return formatFingerprint(sum)
+}
+
+func formatFingerprint(sum [sha256.Size]byte) string {
+	var b strings.Builder
+	for i, x := range sum {
+		if i > 0 {
+			b.WriteByte(':')
+		}
+		fmt.Fprintf(&b, "%02X", x)
+	}
+	return b.String()
+}
+
+// ParseFingerprint reads 32 octets in hexadecimal, in either case, with or
+// without colons, and with or without openssl's "sha256 Fingerprint=" or
+// "sha256:" in front.
+func ParseFingerprint(s string) (sum [sha256.Size]byte, err error) {
+	t := strings.TrimSpace(s)
+	if _, after, ok := strings.Cut(t, "="); ok {
+		t = after
+	}
+	if len(t) > 7 && strings.EqualFold(t[:7], "sha256:") {
+		t = t[7:]
+	}
+	raw, err := hex.DecodeString(strings.ReplaceAll(t, ":", ""))
+	if err != nil || len(raw) != len(sum) {
+		return sum, &mail.Error{
+			Kind: mail.KindUsage,
+			Op:   "read TLS fingerprint",
+			Err:  errors.New("not a SHA-256 in hexadecimal (64 digits)"),
+			Hint: "openssl x509 -noout -fingerprint -sha256 -in cert.pem prints it",
+		}
+	}
+	copy(sum[:], raw)
+	return sum, nil
+}
+
+// tlsConfig verifies chain and name, or the pinned fingerprint instead of both.
+func (s Server) tlsConfig() (*tls.Config, error) {
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: strings.TrimSuffix(s.bareHost(), ".")}
+	if s.Fingerprint != "" {
+		want, err := ParseFingerprint(s.Fingerprint)
+		if err != nil {
+			return nil, err
+		}
+		cfg.InsecureSkipVerify = true // VerifyConnection below is stricter: one certificate only
+		cfg.VerifyConnection = func(st tls.ConnectionState) error { return checkPin(st, want) }
+		return cfg, nil
+	}
+	if s.CAFile != "" {
+		pool, err := rootsWith(s.CAFile)
+		if err != nil {
+			return nil, err
+		}
+		cfg.RootCAs = pool
+	}
+	return cfg, nil
+}
+
+func checkPin(st tls.ConnectionState, want [sha256.Size]byte) error {
+	if len(st.PeerCertificates) == 0 {
+		return &Untrusted{Err: errors.New("server sent no certificate")}
+	}
+	leaf := st.PeerCertificates[0]
+	if sha256.Sum256(leaf.Raw) != want {
+		return &Untrusted{
+			Chain:       st.PeerCertificates,
+			Fingerprint: Fingerprint(leaf),
+			Err:         fmt.Errorf("certificate %s is not the pinned one %s", Fingerprint(leaf), formatFingerprint(want)),
+		}
+	}
+	return nil
+}
+
+func rootsWith(file string) (*x509.CertPool, error) {
+	fail := func(err error) error {
+		return &mail.Error{Kind: mail.KindUsage, Op: "read CA file " + file, Err: err, Hint: "--ca-file takes PEM certificates"}
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fail(err)
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil { // no system roots at all: the file's alone
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fail(errors.New("no certificate in it"))
+	}
+	return pool, nil
+}
+
+// trustError turns a failed handshake into what a person can act on.
+func (s Server) trustError(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	e := &mail.Error{Kind: mail.KindAuth, Op: "TLS with " + s.Addr(), Err: err}
+	var pin *Untrusted
+	var verify *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	var alert tls.AlertError
+	switch {
+	case errors.As(err, &pin):
+		e.Err = pin
+		e.Hint = "if the certificate was replaced on purpose: --tls-fingerprint " + pin.Fingerprint
+	case errors.As(err, &verify) && len(verify.UnverifiedCertificates) > 0:
+		leaf := verify.UnverifiedCertificates[0]
+		u := &Untrusted{Chain: verify.UnverifiedCertificates, Fingerprint: Fingerprint(leaf), Err: errors.New(s.whatIsWrong(verify.Err, leaf))}
+		e.Err = u
+		e.Hint = "if this is your server: --ca-file FILE with its authority, or --tls-fingerprint " + u.Fingerprint
+	case errors.As(err, &record):
+		e.Err = fmt.Errorf("no TLS on this port: %w", err)
+		e.Hint = fmt.Sprintf("the server speaks plain text there: %s://, with STARTTLS, is usually port %d", s.Protocol, Server{Protocol: s.Protocol, Security: StartTLS}.DefaultPort())
+	case errors.As(err, &alert), strings.Contains(err.Error(), "unsupported protocol version"):
+		e.Hint = "the server refused the handshake: TLS 1.2 or newer is required, client certificates are not supported"
+	default:
+		var ne net.Error
+		e.Kind = mail.KindTemporary
+		e.Hint = "the connection broke before it was secure: run the same command again"
+		if errors.As(err, &ne) && ne.Timeout() {
+			e.Hint = "the server does not answer the TLS handshake: check that this port speaks TLS, or try again later"
+		}
+	}
+	return e
+}
+
+// whatIsWrong says it in words for the person who has to decide.
+func (s Server) whatIsWrong(err error, leaf *x509.Certificate) string {
+	var host x509.HostnameError
+	var unknown x509.UnknownAuthorityError
+	var invalid x509.CertificateInvalidError
+	const day = "2006-01-02"
+	switch {
+	case errors.As(err, &host):
+		names := append([]string(nil), leaf.DNSNames...)
+		for _, ip := range leaf.IPAddresses {
+			names = append(names, ip.String())
+		}
+		if len(names) == 0 {
+			return fmt.Sprintf("certificate names no host at all, not %s", s.bareHost())
+		}
+		if len(names) > 5 {
+			names = append(names[:5], "...")
+		}
+		return fmt.Sprintf("certificate is for another host: %s, not %s", strings.Join(names, ", "), s.bareHost())
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		cert := leaf
+		if invalid.Cert != nil {
+			cert = invalid.Cert
+		}
+		return fmt.Sprintf("certificate is not valid now (from %s to %s)", cert.NotBefore.UTC().Format(day), cert.NotAfter.UTC().Format(day))
+	case errors.As(err, &unknown):
+		if leaf.Issuer.String() == leaf.Subject.String() {
+			return "certificate is signed by itself, no authority vouches for it"
+		}
+		return "certificate is signed by an unknown authority: " + leaf.Issuer.String()
+	}
+	return "certificate does not hold: " + err.Error()
+}
