@@ -1,0 +1,205 @@
+package ui
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/text/width"
+)
+
+// state is where a run stands at one moment.
+type state struct {
+	label, mailbox, waiting string
+	messages, planned       int64
+	octets, plannedOctets   int64
+	durable, failed         int64
+	elapsed                 time.Duration
+	at                      time.Time
+}
+
+// line is the live line. Only one goroutine draws, holding the UI's lock.
+type line struct {
+	w       io.Writer
+	bar     *progressbar.ProgressBar
+	cells   int // of the bar
+	total   int64
+	samples []sample
+}
+
+type sample struct {
+	at     time.Time
+	octets int64
+}
+
+const (
+	narrowest  = 20 // columns below which nothing is drawn
+	frame      = 11 // columns the bar takes besides its cells: "  12% [] " and one free
+	rateWindow = 5 * time.Second
+)
+
+// plainWriter hides that the terminal is a file: the bar would fsync it.
+type plainWriter struct{ io.Writer }
+
+func newLine(w io.Writer) *line { return &line{w: plainWriter{w}} }
+
+func (l *line) clear() {
+	if l.bar != nil {
+		_ = l.bar.Clear()
+	}
+}
+
+func (l *line) draw(s state, columns int) {
+	l.sample(s)
+	if columns == 0 {
+		columns = 80
+	}
+	if columns < narrowest {
+		l.clear()
+		return
+	}
+	cells := min(max(columns/6, 2), 20)
+	if columns < 50 {
+		cells = 0
+	}
+	l.fit(cells)
+	// One more than planned: at its maximum the bar would end itself. A server
+	// may send more octets than it listed.
+	if total := max(s.plannedOctets, s.octets) + 1; total != l.total {
+		l.total = total
+		l.bar.ChangeMax64(total)
+	}
+	l.bar.Describe(cut(l.text(s, columns-frame-cells), columns-frame-cells))
+	_ = l.bar.Set64(s.octets)
+}
+
+// fit makes a bar of so many cells.
+func (l *line) fit(cells int) {
+	if l.bar != nil && l.cells == cells {
+		return
+	}
+	l.clear()
+	l.cells, l.total = cells, 1
+	l.bar = progressbar.NewOptions64(1,
+		progressbar.OptionSetWriter(l.w),
+		progressbar.OptionSetWidth(cells),
+		progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionSetElapsedTime(false),
+		progressbar.OptionSetPredictTime(false),
+		progressbar.OptionUseANSICodes(true),
+		progressbar.OptionSetTheme(progressbar.Theme{Saucer: "=", SaucerHead: ">", SaucerPadding: " ", BarStart: "[", BarEnd: "]"}),
+	)
+}
+
+func (l *line) sample(s state) {
+	l.samples = append(l.samples, sample{s.at, s.octets})
+	for len(l.samples) > 2 && s.at.Sub(l.samples[1].at) >= rateWindow {
+		l.samples = l.samples[1:]
+	}
+}
+
+// rate is octets per second over the last seconds.
+func (l *line) rate() float64 {
+	if len(l.samples) < 2 {
+		return 0
+	}
+	first, last := l.samples[0], l.samples[len(l.samples)-1]
+	if d := last.at.Sub(first.at).Seconds(); d > 0 {
+		return float64(last.octets-first.octets) / d
+	}
+	return 0
+}
+
+// text says what fits: the more columns, the more of it.
+func (l *line) text(s state, columns int) string {
+	if s.waiting != "" {
+		return Escape(s.label + ": waiting: " + s.waiting)
+	}
+	if s.planned == 0 {
+		return Escape(s.label + ": asking the server what is there")
+	}
+	parts := []string{
+		Count(s.messages) + "/" + Count(s.planned),
+		Octets(s.octets) + "/" + Octets(s.plannedOctets),
+	}
+	rate := l.rate()
+	if rate > 0 {
+		parts = append(parts, Octets(int64(rate))+"/s", left(float64(s.plannedOctets-s.octets)/rate))
+	}
+	if s.failed > 0 {
+		parts = append(parts, Count(s.failed)+" failed")
+	}
+	const shortest = 8 // columns worth giving to a mailbox name
+	for len(parts) > 1 && columns-len(strings.Join(parts, ", "))-1 < shortest {
+		parts = parts[:len(parts)-1]
+	}
+	numbers := strings.Join(parts, ", ")
+	if room := columns - len(numbers) - 1; s.mailbox != "" && room >= shortest {
+		return cut(Escape(s.mailbox), room) + " " + numbers
+	}
+	return numbers
+}
+
+func left(seconds float64) string {
+	const most = 99 * 24 * 3600
+	if seconds <= 0 {
+		return "0 s left"
+	}
+	if seconds > most {
+		return "months left"
+	}
+	d := time.Duration(seconds * float64(time.Second))
+	if d < 10*time.Second {
+		d = d.Round(time.Second)
+		return fmt.Sprintf("%d s left", d/time.Second)
+	}
+	return Duration(d) + " left"
+}
+
+// cut shortens text to so many columns.
+func cut(s string, columns int) string {
+	if columnsOf(s) <= columns {
+		return s
+	}
+	if columns < 1 {
+		return ""
+	}
+	n, end := 0, 0
+	for i, r := range s {
+		w := runeColumns(r)
+		if n+w > columns-1 {
+			break
+		}
+		n += w
+		end = i + len(string(r))
+	}
+	return s[:end] + "…"
+}
+
+func columnsOf(s string) int {
+	n := 0
+	for _, r := range s {
+		n += runeColumns(r)
+	}
+	return n
+}
+
+func runeColumns(r rune) int {
+	if unicode.In(r, unicode.Mn, unicode.Me) {
+		return 0
+	}
+	switch width.LookupRune(r).Kind() {
+	case width.EastAsianWide, width.EastAsianFullwidth:
+		return 2
+	}
+	return 1
+}
+
+// Pad fills text with spaces to so many columns, and cuts it if it is longer.
+func Pad(s string, columns int) string {
+	s = cut(s, columns)
+	return s + strings.Repeat(" ", columns-columnsOf(s))
+}

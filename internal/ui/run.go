@@ -1,0 +1,238 @@
+package ui
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"mailhaul/mail"
+)
+
+const (
+	drawEvery     = 200 * time.Millisecond
+	progressEvery = time.Second
+)
+
+// Run shows one run of an engine while it works: the live line on a terminal,
+// progress objects with JSON, lines about single messages in both.
+type Run struct {
+	u       *UI
+	label   string
+	started time.Time
+	now     func() time.Time
+
+	// Added to by the engine's goroutines, read by the one that draws.
+	planned, plannedOctets atomic.Int64
+	moved, movedOctets     atomic.Int64
+	durable, failed        atomic.Int64
+	mailbox, waiting       atomic.Pointer[string]
+
+	mu        sync.Mutex
+	mailboxes map[string]*mailboxTotals
+
+	stop chan struct{}
+	done chan struct{}
+}
+
+type mailboxTotals struct {
+	Type       string `json:"type"` // "mailbox"
+	Mailbox    string `json:"mailbox"`
+	Planned    int64  `json:"planned"`
+	Done       int64  `json:"done"`
+	Octets     int64  `json:"octets"`
+	Failed     int64  `json:"failed"`
+	Suspicious int64  `json:"suspicious"`
+}
+
+// Start begins to show a run; label is what a person calls the account. End
+// must be called.
+func (u *UI) Start(label string) *Run {
+	r := &Run{
+		u: u, label: label, started: time.Now(), now: time.Now,
+		mailboxes: map[string]*mailboxTotals{},
+		stop:      make(chan struct{}), done: make(chan struct{}),
+	}
+	go r.loop()
+	return r
+}
+
+// Notify takes the engine's events. It does not wait for the terminal unless a
+// line is to be printed.
+func (r *Run) Notify(e mail.Event) {
+	switch e.Kind {
+	case mail.EventProgress:
+		r.moved.Add(e.N)
+		r.movedOctets.Add(e.Octets)
+		r.at(e)
+	case mail.EventMailbox:
+		r.planned.Add(e.N)
+		r.plannedOctets.Add(max(e.Octets, 0))
+		r.total(e, func(t *mailboxTotals) { t.Planned += e.N })
+		if e.N > 0 {
+			r.u.Detail("%s: %s to do, %s", e.Ref.Mailbox, Plural(e.N, "message"), Octets(e.Octets))
+		}
+	case mail.EventDone:
+		r.durable.Add(e.N)
+		r.total(e, func(t *mailboxTotals) { t.Done += e.N; t.Octets += e.Octets })
+	case mail.EventFailed:
+		r.failed.Add(1)
+		r.total(e, func(t *mailboxTotals) { t.Failed++ })
+		r.message(e, "failed", e.Err)
+	case mail.EventSuspicious:
+		r.total(e, func(t *mailboxTotals) { t.Suspicious++ })
+		r.message(e, "suspicious", nil)
+	case mail.EventWarning:
+		r.u.Warn(e.Err)
+	case mail.EventWaiting:
+		r.waiting.Store(&e.Waiting)
+		r.u.Detail("%s: waiting: %s", r.label, e.Waiting)
+	}
+}
+
+func (r *Run) at(e mail.Event) {
+	if r.waiting.Load() != nil {
+		r.waiting.Store(nil)
+	}
+	if p := r.mailbox.Load(); e.Ref.Mailbox != "" && (p == nil || *p != e.Ref.Mailbox) {
+		name := e.Ref.Mailbox
+		r.mailbox.Store(&name)
+	}
+}
+
+func (r *Run) total(e mail.Event, change func(*mailboxTotals)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.mailboxes[e.Ref.Mailbox]
+	if t == nil {
+		t = &mailboxTotals{Type: "mailbox", Mailbox: e.Ref.Mailbox}
+		r.mailboxes[e.Ref.Mailbox] = t
+	}
+	change(t)
+}
+
+// message names one message that failed or is suspicious.
+func (r *Run) message(e mail.Event, status string, err error) {
+	reason, hint := e.Reason, ""
+	if err != nil {
+		reason, hint = err.Error(), mail.HintOf(err)
+	}
+	if status == "suspicious" && hint == "" {
+		hint = "it is archived as it came and will not be deleted at the server; look at it with mailhaul cat"
+	}
+	if r.u.opt.JSON {
+		r.u.Object(map[string]any{
+			"type": "message", "status": status, "reason": reason, "hint": hint,
+			"ref": map[string]any{"account": e.Ref.Account, "mailbox": e.Ref.Mailbox, "uidvalidity": e.Ref.UIDValidity, "uid": e.Ref.UID},
+		})
+		return
+	}
+	if err == nil {
+		err = &mail.Error{Kind: mail.KindPartial, Ref: e.Ref, Op: "suspicious: " + reason, Hint: hint}
+		r.u.Warn(err)
+		return
+	}
+	r.u.Error(err)
+}
+
+// loop draws, and ends when End was called.
+func (r *Run) loop() {
+	defer close(r.done)
+	switch {
+	case r.u.opt.JSON:
+		r.every(progressEvery, func() { r.u.Object(r.progress()) })
+	case r.u.opt.Terminal && !r.u.opt.Quiet:
+		r.u.mu.Lock()
+		r.u.line = newLine(r.u.opt.Err)
+		r.u.mu.Unlock()
+		r.every(drawEvery, r.draw)
+		r.u.mu.Lock()
+		r.u.line.clear()
+		r.u.line = nil
+		r.u.mu.Unlock()
+	default:
+		<-r.stop
+	}
+}
+
+func (r *Run) every(d time.Duration, f func()) {
+	t := time.NewTicker(d)
+	defer t.Stop()
+	for {
+		select {
+		case <-r.stop:
+			return
+		case <-t.C:
+			f()
+		}
+	}
+}
+
+func (r *Run) draw() {
+	width := r.u.opt.Width()
+	s := r.state()
+	r.u.mu.Lock()
+	defer r.u.mu.Unlock()
+	r.u.line.draw(s, width)
+}
+
+func (r *Run) state() state {
+	s := state{
+		label: r.label, elapsed: r.now().Sub(r.started), at: r.now(),
+		messages: r.moved.Load(), planned: r.planned.Load(),
+		octets: r.movedOctets.Load(), plannedOctets: r.plannedOctets.Load(),
+		failed: r.failed.Load(), durable: r.durable.Load(),
+	}
+	if p := r.mailbox.Load(); p != nil {
+		s.mailbox = *p
+	}
+	if p := r.waiting.Load(); p != nil {
+		s.waiting = *p
+	}
+	return s
+}
+
+func (r *Run) progress() map[string]any {
+	s := r.state()
+	return map[string]any{
+		"type": "progress", "mailbox": s.mailbox, "messages": s.messages, "planned": s.planned,
+		"octets": s.octets, "planned_octets": s.plannedOctets, "durable": s.durable, "failed": s.failed,
+		"waiting": s.waiting, "seconds": s.elapsed.Seconds(),
+	}
+}
+
+// Status prints where the run stands, whatever else was asked for.
+func (r *Run) Status() {
+	s := r.state()
+	text := fmt.Sprintf("%s: %s of %s, %s of %s, %s durable, %s failed, after %s", r.label,
+		Count(s.messages), Plural(s.planned, "message"), Octets(s.octets), Octets(s.plannedOctets), Count(s.durable), Count(s.failed), Duration(s.elapsed))
+	if s.mailbox != "" {
+		text += ", in " + s.mailbox
+	}
+	if s.waiting != "" {
+		text += ", waiting: " + s.waiting
+	}
+	r.u.say("", text)
+}
+
+// End stops drawing and, with JSON, prints the totals of each mailbox that had
+// something to do. It returns when nothing is drawn any more.
+func (r *Run) End() {
+	close(r.stop)
+	<-r.done
+	if !r.u.opt.JSON {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]*mailboxTotals, 0, len(r.mailboxes))
+	for _, t := range r.mailboxes {
+		all = append(all, t)
+	}
+	slices.SortFunc(all, func(a, b *mailboxTotals) int { return cmp.Compare(a.Mailbox, b.Mailbox) })
+	for _, t := range all {
+		r.u.Object(t)
+	}
+}

@@ -1,0 +1,85 @@
+package ui
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Summary is how a run ended. Counters a verb cannot have are nil.
+type Summary struct {
+	Type       string  `json:"type"` // always "summary"
+	Command    string  `json:"command"`
+	Source     string  `json:"source,omitempty"`
+	Archive    string  `json:"archive,omitempty"`
+	Dest       string  `json:"dest,omitempty"`
+	DryRun     bool    `json:"dry_run,omitempty"`
+	Listed     *int64  `json:"listed,omitempty"` // selected at the source
+	Archived   *int64  `json:"archived,omitempty"`
+	Uploaded   *int64  `json:"uploaded,omitempty"`
+	Adopted    *int64  `json:"adopted,omitempty"` // recognised in the archive by content
+	Deleted    *int64  `json:"deleted,omitempty"`
+	Skipped    *int64  `json:"skipped,omitempty"` // already held
+	Failed     *int64  `json:"failed,omitempty"`
+	Suspicious *int64  `json:"suspicious,omitempty"` // part of archived
+	Checked    *int64  `json:"checked,omitempty"`    // verify: messages read back
+	Octets     int64   `json:"octets"`               // archived, uploaded or read back
+	Seconds    float64 `json:"seconds"`
+	Exit       int     `json:"exit"`
+}
+
+func value(n *int64) int64 {
+	if n == nil {
+		return 0
+	}
+	return *n
+}
+
+// Balance returns ErrUnbalanced unless every listed message is accounted for.
+// A run that was stopped before its end has listed what it did not reach; only
+// complete runs are held to it.
+func (s Summary) Balance() error {
+	if s.Listed == nil {
+		return nil
+	}
+	done := value(s.Archived) + value(s.Uploaded) + value(s.Adopted) + value(s.Skipped) + value(s.Failed)
+	if done == *s.Listed && value(s.Suspicious) <= value(s.Archived) {
+		return nil
+	}
+	return fmt.Errorf("%w: %d listed, but %d archived, %d uploaded, %d adopted, %d skipped and %d failed",
+		ErrUnbalanced, *s.Listed, value(s.Archived), value(s.Uploaded), value(s.Adopted), value(s.Skipped), value(s.Failed))
+}
+
+// line is the closing line of a backup.
+func (s Summary) line(label string) string {
+	verb := "archived"
+	if s.DryRun {
+		verb = "to archive"
+	}
+	parts := []string{fmt.Sprintf("%s (%s) %s", Plural(value(s.Archived), "new message"), Octets(s.Octets), verb)}
+	optional := func(n *int64, word string) {
+		if value(n) > 0 {
+			parts = append(parts, Count(*n)+" "+word)
+		}
+	}
+	optional(s.Suspicious, "of them suspicious")
+	optional(s.Adopted, "recognised")
+	parts = append(parts, Count(value(s.Skipped))+" already there", Count(value(s.Failed))+" failed")
+	optional(s.Deleted, "deleted at the server")
+	return fmt.Sprintf("%s: %s, in %s", label, strings.Join(parts, ", "),
+		Duration(time.Duration(s.Seconds*float64(time.Second))))
+}
+
+// Summary prints the end of a backup: an object with JSON, else the closing
+// line; quiet leaves it out if all went well.
+func (u *UI) Summary(label string, s Summary) {
+	s.Type = "summary"
+	if u.opt.JSON {
+		u.Object(s)
+		return
+	}
+	if u.opt.Quiet && s.Exit == 0 {
+		return
+	}
+	u.Result("%s", s.line(label))
+}

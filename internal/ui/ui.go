@@ -1,0 +1,229 @@
+// Package ui is the only place that prints.
+//
+// The terminal's rules: results go to standard output, everything else to
+// standard error. A live line is drawn on standard error only if that is a
+// terminal and neither quiet nor JSON was asked for; it is cleared before any
+// other line and when a run ends. With JSON, standard output holds one object
+// per line and nothing else. Every line is escaped as a whole (see Escape), so
+// nothing a server, a message or a file name holds can move the cursor, colour
+// the screen or begin a line of its own. No colour is ever used.
+package ui
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	"mailhaul/mail"
+)
+
+// Options say where and how to print.
+type Options struct {
+	Out, Err io.Writer
+	Terminal bool       // Err is a terminal that can draw a live line
+	Width    func() int // columns of that terminal, 0 if unknown; nil for 80
+	Quiet    bool       // nothing but results and what went wrong
+	Verbose  bool       // more than needed
+	JSON     bool       // results as JSON lines
+	Program  string     // stands before errors; "" for mailhaul
+}
+
+// UI prints. Its methods may be called from several goroutines at once.
+type UI struct {
+	opt  Options
+	mu   sync.Mutex
+	line *line // the live line, nil if none
+	err  error // the first error of writing a result
+}
+
+// New makes a UI. It prints nothing yet.
+func New(o Options) *UI {
+	if o.Program == "" {
+		o.Program = "mailhaul"
+	}
+	if o.Width == nil {
+		o.Width = func() int { return 0 }
+	}
+	return &UI{opt: o}
+}
+
+// Result prints one line of results, unless JSON was asked for.
+func (u *UI) Result(format string, args ...any) {
+	if u.opt.JSON {
+		return
+	}
+	u.out([]byte(Escape(fmt.Sprintf(format, args...)) + "\n"))
+}
+
+// Object prints one JSON object, if JSON was asked for.
+func (u *UI) Object(v any) {
+	if !u.opt.JSON {
+		return
+	}
+	b, err := marshal(v)
+	if err != nil {
+		u.fail(err)
+		return
+	}
+	u.out(append(b, '\n'))
+}
+
+// Raw writes octets to standard output as they are: for message octets that
+// were asked for.
+func (u *UI) Raw(r io.Reader) error {
+	u.mu.Lock()
+	u.clear()
+	u.mu.Unlock()
+	_, err := io.Copy(u.opt.Out, r)
+	return err
+}
+
+// Note prints one line for a person to standard error, unless quiet.
+func (u *UI) Note(format string, args ...any) {
+	if !u.opt.Quiet {
+		u.say("", fmt.Sprintf(format, args...))
+	}
+}
+
+// Detail prints one line if verbose was asked for.
+func (u *UI) Detail(format string, args ...any) {
+	if u.opt.Verbose {
+		u.say("", fmt.Sprintf(format, args...))
+	}
+}
+
+// Warn prints a warning and its hint.
+func (u *UI) Warn(err error) { u.tell("warning: ", err) }
+
+// Error prints an error and its hint; of joined errors each with its own.
+func (u *UI) Error(err error) {
+	for _, e := range split(err) {
+		u.tell("error: ", e)
+	}
+}
+
+func (u *UI) tell(word string, err error) {
+	u.say(u.opt.Program+": "+word, err.Error())
+	if hint := mail.HintOf(err); hint != "" {
+		u.say(u.opt.Program+": hint: ", hint)
+	}
+}
+
+// split takes apart what errors.Join put together.
+func split(err error) []error {
+	many, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var all []error
+	var texts []string
+	for _, e := range many.Unwrap() {
+		all = append(all, split(e)...)
+		texts = append(texts, e.Error())
+	}
+	if err.Error() != strings.Join(texts, "\n") {
+		return []error{err} // several %w in one sentence
+	}
+	return all
+}
+
+func (u *UI) say(prefix, text string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.clear()
+	_, _ = io.WriteString(u.opt.Err, prefix+Escape(text)+"\n") // nowhere left to complain
+}
+
+func (u *UI) out(b []byte) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.clear()
+	if _, err := u.opt.Out.Write(b); err != nil && u.err == nil {
+		u.err = err
+	}
+}
+
+func (u *UI) fail(err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.err == nil {
+		u.err = err
+	}
+}
+
+// clear takes the live line away; the caller holds u.mu.
+func (u *UI) clear() {
+	if u.line != nil {
+		u.line.clear()
+	}
+}
+
+// Err returns the first error met when writing results, such as a full disk
+// behind a redirection.
+func (u *UI) Err() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.err
+}
+
+// Prompt writes a question to standard error without ending the line.
+func (u *UI) Prompt(text string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.clear()
+	_, _ = io.WriteString(u.opt.Err, Escape(text))
+}
+
+// Logger returns a logger that writes lines to standard error beside the live
+// line. Values with control characters are quoted by slog and escaped here.
+func (u *UI) Logger(level slog.Level) *slog.Logger {
+	return slog.New(slog.NewTextHandler(logWriter{u}, &slog.HandlerOptions{Level: level}))
+}
+
+type logWriter struct{ u *UI }
+
+func (w logWriter) Write(b []byte) (int, error) {
+	for text := range strings.SplitSeq(strings.TrimSuffix(string(b), "\n"), "\n") {
+		w.u.say("", text)
+	}
+	return len(b), nil
+}
+
+// marshal writes one line of JSON in which every unsafe rune is escaped, DEL, C1
+// and bidirectional controls too, which encoding/json leaves as they are.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, fmt.Errorf("write JSON: %w", err)
+	}
+	raw := bytes.TrimSuffix(b.Bytes(), []byte{'\n'})
+	if isPlain(string(raw)) {
+		return raw, nil
+	}
+	out := make([]byte, 0, len(raw)+16)
+	for len(raw) > 0 {
+		r, size := utf8.DecodeRune(raw)
+		switch {
+		case isSafe(r):
+			out = append(out, raw[:size]...)
+		case r >= 0x10000:
+			r -= 0x10000
+			out = fmt.Appendf(out, `\u%04x\u%04x`, 0xd800+r>>10, 0xdc00+r&0x3ff)
+		default:
+			out = fmt.Appendf(out, `\u%04x`, r)
+		}
+		raw = raw[size:]
+	}
+	return out, nil
+}
+
+// ErrUnbalanced says that the counters of a run do not add up.
+var ErrUnbalanced = errors.New("the counters of this run do not add up")
