@@ -1,10 +1,7 @@
 package ui
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,24 +24,12 @@ type Run struct {
 	// Added to by the engine's goroutines, read by the one that draws.
 	planned, plannedOctets atomic.Int64
 	moved, movedOctets     atomic.Int64
-	durable, failed        atomic.Int64
+	durable, durableOctets atomic.Int64
+	failed                 atomic.Int64
 	mailbox, waiting       atomic.Pointer[string]
-
-	mu        sync.Mutex
-	mailboxes map[string]*mailboxTotals
 
 	stop chan struct{}
 	done chan struct{}
-}
-
-type mailboxTotals struct {
-	Type       string `json:"type"` // "mailbox"
-	Mailbox    string `json:"mailbox"`
-	Planned    int64  `json:"planned"`
-	Done       int64  `json:"done"`
-	Octets     int64  `json:"octets"`
-	Failed     int64  `json:"failed"`
-	Suspicious int64  `json:"suspicious"`
 }
 
 // Start begins to show a run; label is what a person calls the account. End
@@ -52,8 +37,7 @@ type mailboxTotals struct {
 func (u *UI) Start(label string) *Run {
 	r := &Run{
 		u: u, label: label, started: time.Now(), now: time.Now,
-		mailboxes: map[string]*mailboxTotals{},
-		stop:      make(chan struct{}), done: make(chan struct{}),
+		stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	go r.loop()
 	return r
@@ -70,19 +54,16 @@ func (r *Run) Notify(e mail.Event) {
 	case mail.EventMailbox:
 		r.planned.Add(e.N)
 		r.plannedOctets.Add(max(e.Octets, 0))
-		r.total(e, func(t *mailboxTotals) { t.Planned += e.N })
 		if e.N > 0 {
 			r.u.Detail("%s: %s to do, %s", e.Ref.Mailbox, Plural(e.N, "message"), Octets(e.Octets))
 		}
 	case mail.EventDone:
 		r.durable.Add(e.N)
-		r.total(e, func(t *mailboxTotals) { t.Done += e.N; t.Octets += e.Octets })
+		r.durableOctets.Add(e.Octets)
 	case mail.EventFailed:
 		r.failed.Add(1)
-		r.total(e, func(t *mailboxTotals) { t.Failed++ })
 		r.message(e, "failed", e.Err)
 	case mail.EventSuspicious:
-		r.total(e, func(t *mailboxTotals) { t.Suspicious++ })
 		r.message(e, "suspicious", nil)
 	case mail.EventWarning:
 		r.u.Warn(e.Err)
@@ -100,17 +81,6 @@ func (r *Run) at(e mail.Event) {
 		name := e.Ref.Mailbox
 		r.mailbox.Store(&name)
 	}
-}
-
-func (r *Run) total(e mail.Event, change func(*mailboxTotals)) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	t := r.mailboxes[e.Ref.Mailbox]
-	if t == nil {
-		t = &mailboxTotals{Type: "mailbox", Mailbox: e.Ref.Mailbox}
-		r.mailboxes[e.Ref.Mailbox] = t
-	}
-	change(t)
 }
 
 // message names one message that failed or is suspicious.
@@ -181,8 +151,8 @@ func (r *Run) draw() {
 func (r *Run) state() state {
 	s := state{
 		label: r.label, elapsed: r.now().Sub(r.started), at: r.now(),
-		messages: r.moved.Load(), planned: r.planned.Load(),
-		octets: r.movedOctets.Load(), plannedOctets: r.plannedOctets.Load(),
+		messages: max(r.moved.Load(), r.durable.Load()), planned: r.planned.Load(),
+		octets: max(r.movedOctets.Load(), r.durableOctets.Load()), plannedOctets: r.plannedOctets.Load(),
 		failed: r.failed.Load(), durable: r.durable.Load(),
 	}
 	if p := r.mailbox.Load(); p != nil {
@@ -217,22 +187,8 @@ func (r *Run) Status() {
 	r.u.say("", text)
 }
 
-// End stops drawing and, with JSON, prints the totals of each mailbox that had
-// something to do. It returns when nothing is drawn any more.
+// End stops drawing. It returns when nothing is drawn any more.
 func (r *Run) End() {
 	close(r.stop)
 	<-r.done
-	if !r.u.opt.JSON {
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	all := make([]*mailboxTotals, 0, len(r.mailboxes))
-	for _, t := range r.mailboxes {
-		all = append(all, t)
-	}
-	slices.SortFunc(all, func(a, b *mailboxTotals) int { return cmp.Compare(a.Mailbox, b.Mailbox) })
-	for _, t := range all {
-		r.u.Object(t)
-	}
 }

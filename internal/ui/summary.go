@@ -28,6 +28,31 @@ type Summary struct {
 	Exit       int     `json:"exit"`
 }
 
+// Mailbox is what a run did in one mailbox.
+type Mailbox struct {
+	Type       string `json:"type"` // always "mailbox"
+	Mailbox    string `json:"mailbox"`
+	Listed     int64  `json:"listed"`
+	Archived   int64  `json:"archived"`
+	Adopted    int64  `json:"adopted"`
+	Skipped    int64  `json:"skipped"`
+	Failed     int64  `json:"failed"`
+	Suspicious int64  `json:"suspicious"`
+	Octets     int64  `json:"octets"`
+	Error      string `json:"error,omitempty"` // why it could not be completed
+}
+
+// Mailbox prints the totals of one mailbox: an object with JSON, with verbose a
+// line for each that had something to do.
+func (u *UI) Mailbox(m Mailbox) {
+	m.Type = "mailbox"
+	u.Object(m)
+	if m.Archived+m.Adopted+m.Failed > 0 && !u.opt.JSON {
+		u.Detail("%s: %s (%s) archived, %s recognised, %s already there, %s failed", m.Mailbox,
+			Plural(m.Archived, "new message"), Octets(m.Octets), Count(m.Adopted), Count(m.Skipped), Count(m.Failed))
+	}
+}
+
 func value(n *int64) int64 {
 	if n == nil {
 		return 0

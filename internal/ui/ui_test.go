@@ -218,8 +218,9 @@ func TestRunJSON(t *testing.T) {
 	run.Notify(mail.Event{Kind: mail.EventDone, Ref: mail.Ref{Mailbox: "INBOX"}, N: 1, Octets: 25})
 	run.Notify(mail.Event{Kind: mail.EventFailed, Ref: ref, Err: &mail.Error{Ref: ref, Server: "no", Hint: "ask"}})
 	run.End()
+	u.Mailbox(Mailbox{Mailbox: "INBOX", Listed: 2, Archived: 1, Failed: 1, Octets: 25})
 	want := `{"hint":"ask","reason":"ada@h INBOX UID 12: server said: no","ref":{"account":"imap:ada@h","mailbox":"INBOX","uid":"12","uidvalidity":7},"status":"failed","type":"message"}
-{"type":"mailbox","mailbox":"INBOX","planned":2,"done":1,"octets":25,"failed":1,"suspicious":0}
+{"type":"mailbox","mailbox":"INBOX","listed":2,"archived":1,"adopted":0,"skipped":0,"failed":1,"suspicious":0,"octets":25}
 `
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Error(diff)
