@@ -1,0 +1,412 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"strconv"
+	"strings"
+	"sync"
+
+	"mailhaul/mail"
+)
+
+var errNotDelivered = errors.New("the server listed the message and did not give it")
+
+func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+func isVanished(err error) bool { return errors.Is(err, mail.ErrVanished) }
+
+// claim is the compact form of mail.Claim: a run may hold hundreds of thousands.
+type claim struct {
+	id      int64
+	message int64
+	size    int64
+	flags   mail.Flags
+	gone    bool
+	freed   bool // gone since this run's listing
+	listed  bool // seen in this run's listing
+	content bool // claimed by content, the server gives no UID
+}
+
+// claims is what an account holds of one mailbox, by UID under the present
+// UIDVALIDITY.
+type claims struct {
+	uidValidity uint32
+	all         []claim
+	uids        []string // of all, "" where another UIDVALIDITY makes it void
+	validity    []uint32
+	byUID       map[string]int32
+	live        map[int64]int32 // live claims by message; built when first needed
+}
+
+func loadClaims(ctx context.Context, ledger Ledger, account string, mb mail.Mailbox) (*claims, error) {
+	c := &claims{byUID: make(map[string]int32)}
+	flags := make(map[mail.Flags]mail.Flags) // few different ones: share them
+	err := ledger.Claims(ctx, account, mb.Name, func(m mail.Claim) error {
+		f, ok := flags[m.Flags]
+		if !ok {
+			f = m.Flags
+			flags[f] = f
+		}
+		c.all = append(c.all, claim{
+			id: m.ID, message: m.Message, size: m.Size, flags: f,
+			gone: !m.Gone.IsZero(), content: strings.HasPrefix(m.UID, contentUID),
+		})
+		c.uids = append(c.uids, m.UID)
+		c.validity = append(c.validity, m.UIDValidity)
+		return nil
+	})
+	c.setUIDValidity(mb.UIDValidity)
+	return c, err
+}
+
+// setUIDValidity frees all claims made under another UIDVALIDITY (RFC 4549
+// section 4.1).
+func (c *claims) setUIDValidity(v uint32) {
+	c.uidValidity = v
+	clear(c.byUID)
+	for i, uid := range c.uids {
+		if c.validity[i] == v {
+			c.byUID[uid] = int32(i)
+		}
+	}
+}
+
+func (c *claims) find(uid string) *claim {
+	if uid == "" {
+		return nil
+	}
+	i, ok := c.byUID[uid]
+	if !ok {
+		return nil
+	}
+	return &c.all[i]
+}
+
+// missing returns the live claims that were not listed, and frees them. Claims by
+// content are left alone while there are messages without UID: their octets decide.
+func (c *claims) missing(unidentified bool) []int64 {
+	var gone []int64
+	for i := range c.all {
+		m := &c.all[i]
+		if m.gone || m.listed || m.content && unidentified {
+			continue
+		}
+		m.gone, m.freed = true, true
+		gone = append(gone, m.id)
+	}
+	c.live = nil
+	return gone
+}
+
+// heldLive tells whether a live claim holds the message.
+func (c *claims) heldLive(message int64) bool {
+	if c.live == nil {
+		c.live = make(map[int64]int32)
+		for i := range c.all {
+			if m := &c.all[i]; !m.gone {
+				c.live[m.message]++
+			}
+		}
+	}
+	return c.live[message] > 0
+}
+
+func (c *claims) revive(m *claim) {
+	m.gone = false
+	if c.live != nil {
+		c.live[m.message]++
+	}
+}
+
+// book is what the archive holds of one mailbox and this account does not claim.
+// Identity is counted: each copy can be taken once.
+type book struct {
+	run    *run
+	mu     sync.Mutex
+	bySize map[int64][]*copyOf
+	byDig  map[mail.Digest][]*copyOf
+	byGone map[int64][]*claim // gone claims by message: who takes the copy takes one over
+	byUID  map[string]*claim  // claims by content that stand, by UID
+}
+
+// copyOf is one archived message nobody of this account claims.
+type copyOf struct {
+	message int64
+	digest  mail.Digest
+	header  mail.Digest
+	flags   mail.Flags
+	content string // UID of the claim by content that stands on it, or ""
+	taken   bool
+}
+
+func newBook(ctx context.Context, r *run, mb mail.Mailbox, c *claims, unidentified bool) (*book, error) {
+	b := &book{
+		run: r, bySize: make(map[int64][]*copyOf), byDig: make(map[mail.Digest][]*copyOf),
+		byGone: make(map[int64][]*claim), byUID: make(map[string]*claim),
+	}
+	err := r.Ledger.Free(ctx, r.Source.Account(), mb.Name, func(h mail.Held) error {
+		b.add(h, "")
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := range c.all {
+		m := &c.all[i]
+		switch {
+		case m.gone:
+			b.byGone[m.message] = append(b.byGone[m.message], m)
+			if !m.freed || !r.DryRun || c.heldLive(m.message) {
+				continue
+			}
+			// Not recorded as gone, so the ledger does not call it free.
+			err = b.addMessage(ctx, m.message, "")
+		case unidentified && m.content:
+			b.byUID[c.uids[i]] = m
+			err = b.addMessage(ctx, m.message, c.uids[i])
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
+}
+
+func (b *book) addMessage(ctx context.Context, id int64, content string) error {
+	held, err := b.run.Ledger.Message(ctx, id)
+	if err == nil {
+		b.add(held, content)
+	}
+	return err
+}
+
+func (b *book) add(h mail.Held, content string) {
+	if h.Receipt.Place == "" { // a person removed it from the archive
+		return
+	}
+	c := &copyOf{
+		message: h.Message, digest: h.Receipt.Digest, header: h.Receipt.Header,
+		flags: h.Receipt.Info.Flags, content: content,
+	}
+	b.bySize[h.Receipt.Wire] = append(b.bySize[h.Receipt.Wire], c)
+	b.byDig[c.digest] = append(b.byDig[c.digest], c)
+}
+
+// mayHold tells whether a copy of this size is there to be taken.
+func (b *book) mayHold(size int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range b.bySize[size] {
+		if !c.taken {
+			return true
+		}
+	}
+	return false
+}
+
+// takeHeader takes a copy with this size and header digest, if all such copies
+// have the same octets; where they differ only the whole message can tell.
+func (b *book) takeHeader(size int64, header mail.Digest, unidentified bool) *copyOf {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var fit []*copyOf
+	for _, c := range b.bySize[size] {
+		if c.header == header && !c.taken {
+			fit = append(fit, c)
+			if c.digest != fit[0].digest {
+				return nil
+			}
+		}
+	}
+	return takeLocked(fit, unidentified)
+}
+
+// takeDigest takes a copy with these octets, nil if there is none.
+func (b *book) takeDigest(d mail.Digest, unidentified bool) *copyOf {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return takeLocked(b.byDig[d], unidentified)
+}
+
+// takeLocked takes one of equal copies: for a message without UID one that is
+// claimed by content, for any other rather one that is not.
+func takeLocked(equal []*copyOf, unidentified bool) *copyOf {
+	var found *copyOf
+	for _, c := range equal {
+		if !c.taken && (found == nil || (c.content != "") == unidentified) {
+			found = c
+			if (c.content != "") == unidentified {
+				break
+			}
+		}
+	}
+	if found != nil {
+		found.taken = true
+	}
+	return found
+}
+
+// adoption makes the claim of in on the copy. ok is false if a claim by content
+// stands on it already and nothing is to be recorded.
+func (b *book) adoption(in mail.Info, c *copyOf, fetched bool) (a mail.Adoption, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if in.Ref.UID == "" {
+		if c.content != "" {
+			b.byUID[c.content].listed = true
+			return mail.Adoption{}, false
+		}
+		in.Ref.UID = b.contentUIDLocked(c.digest)
+	}
+	a = mail.Adoption{Info: in, Message: c.message, Fetched: fetched}
+	if old := b.byGone[c.message]; len(old) > 0 {
+		a.Takes = old[0].id
+		b.byGone[c.message] = old[1:]
+	}
+	return a, true
+}
+
+// newUID gives the UID under which a message that goes into the archive is
+// claimed: its own, or for want of one its digest and the number of the copy.
+func (b *book) newUID(uid string, d mail.Digest) string {
+	if uid != "" {
+		return uid
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.contentUIDLocked(d)
+}
+
+func (b *book) contentUIDLocked(d mail.Digest) string {
+	for n := 1; ; n++ {
+		uid := contentUID + d.String() + "/" + strconv.Itoa(n)
+		if b.byUID[uid] == nil {
+			b.byUID[uid] = &claim{listed: true}
+			return uid
+		}
+	}
+}
+
+// forget marks claims by content as gone that no message of this run bore out.
+func (b *book) forget(ctx context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var gone []int64
+	for _, m := range b.byUID {
+		if !m.listed {
+			gone = append(gone, m.id)
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	return b.run.Ledger.Record(ctx, mail.Change{Gone: gone})
+}
+
+// recognise finds out by size and header which wanted messages the archive has,
+// and which are outside the selection by a date only the header tells. It
+// returns what is left to fetch.
+func (t *take) recognise(ctx context.Context, l *listing) ([]mail.Want, error) {
+	headers, ok := t.Source.(HeaderSource)
+	if !ok {
+		return l.wants, nil
+	}
+	var ask, rest []mail.Want
+	for _, w := range l.wants {
+		if w.Size >= 0 && t.book.mayHold(w.Size) || l.undated[wantKey(w.UID, w.Seq)] {
+			ask = append(ask, w)
+		} else {
+			rest = append(rest, w)
+		}
+	}
+	if len(ask) == 0 {
+		return l.wants, nil
+	}
+	settled := make(map[string]bool)
+	var mu sync.Mutex
+	sizes := make(map[string]int64, len(ask))
+	for _, w := range ask {
+		sizes[wantKey(w.UID, w.Seq)] = w.Size
+	}
+	err := headers.Headers(ctx, t.mb, ask, func(in mail.Info, r io.Reader, err error) error {
+		key := wantKey(in.Ref.UID, in.Seq)
+		size, asked := sizes[key]
+		if err != nil || !asked {
+			return nil // the message itself will be asked for
+		}
+		in.Size = size
+		header, err := mail.HeaderDigest(r)
+		if err != nil {
+			return nil
+		}
+		done, err := t.settle(ctx, in, header, l.undated[key])
+		if done {
+			mu.Lock()
+			settled[key] = true
+			mu.Unlock()
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range ask {
+		if !settled[wantKey(w.UID, w.Seq)] {
+			rest = append(rest, w)
+		}
+	}
+	return rest, nil
+}
+
+// settle decides on a message by its header: outside the selection, or in the
+// archive already. done is false if its octets are needed.
+func (t *take) settle(ctx context.Context, in mail.Info, header mail.Digest, undated bool) (done bool, err error) {
+	if undated {
+		if match, _ := t.Selection.Match(in); !match {
+			t.book.mu.Lock()
+			t.counts.Listed--
+			t.book.mu.Unlock()
+			return true, nil
+		}
+	}
+	c := t.book.takeHeader(in.Size, header, in.Ref.UID == "")
+	if c == nil {
+		return false, nil
+	}
+	return true, t.adopt(ctx, in, c, false)
+}
+
+// adopt claims a copy the archive has.
+func (t *take) adopt(ctx context.Context, in mail.Info, c *copyOf, fetched bool) error {
+	a, fresh := t.book.adoption(in, c, fetched)
+	if !fresh {
+		t.book.mu.Lock()
+		t.counts.Skipped++
+		t.book.mu.Unlock()
+		return nil
+	}
+	t.book.mu.Lock()
+	t.counts.Adopted++
+	t.book.mu.Unlock()
+	if t.DryRun {
+		return nil
+	}
+	moved, err := t.adoptFlags(ctx, in, c)
+	if err != nil {
+		return err
+	}
+	t.pipeline.adopt(a, moved)
+	return nil
+}
+
+// adoptFlags brings the flags of an adopted message up to date, where the source
+// has flags at all (UIDVALIDITY tells IMAP from POP3).
+func (t *take) adoptFlags(ctx context.Context, in mail.Info, c *copyOf) (*mail.FlagChange, error) {
+	if in.Ref.UIDValidity == 0 || in.Flags == c.flags {
+		return nil, nil
+	}
+	fc, err := t.setFlags(ctx, flagChange{message: c.message, base: c.flags, now: in.Flags})
+	return &fc, err
+}

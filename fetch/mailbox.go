@@ -1,0 +1,318 @@
+package fetch
+
+import (
+	"context"
+	"io"
+	"strconv"
+	"sync"
+	"time"
+
+	"mailhaul/mail"
+)
+
+// contentUID is the prefix under which messages that the server gives no usable
+// UID are claimed: by digest and number of the copy. No UID or UIDL begins so:
+// RFC 1939 section 7 allows no octet below 0x21 in a UIDL.
+const contentUID = "\x01content:"
+
+// mailbox brings one mailbox of the source into the archive. The counts it
+// returns are those known before anything is fetched; the pipeline counts the
+// rest.
+func (r *run) mailbox(ctx context.Context, mb mail.Mailbox) (MailboxResult, error) {
+	var res MailboxResult
+	account := r.Source.Account()
+	if mb.State != "" && r.Selection.All() {
+		state, err := r.Ledger.Cursor(ctx, account, mb.Name)
+		if err != nil {
+			return res, err
+		}
+		if state == mb.State {
+			n := max(0, mb.Messages)
+			res.Listed, res.Skipped = n, n
+			return res, nil
+		}
+	}
+	l, err := r.list(ctx, mb)
+	if err != nil {
+		return res, err
+	}
+	res.Counts = l.counts
+	if err := r.recordListing(ctx, mb, l); err != nil {
+		return res, err
+	}
+	r.Notify(mail.Event{Kind: mail.EventMailbox, Ref: mail.Ref{Account: account, Mailbox: mb.Name}, N: int64(len(l.wants)), Octets: l.octets})
+	if len(l.wants) == 0 && l.unidentified == 0 {
+		return res, nil
+	}
+	t := &take{run: r, mb: mb, claims: l.claims, outcome: make(map[string]outcome, len(l.wants))}
+	counts, err := t.all(ctx, l)
+	res.Counts.add(counts)
+	return res, err
+}
+
+// listing is what one complete listing of a mailbox says, held against the
+// claims of the ledger.
+type listing struct {
+	counts       Counts // Listed and Skipped
+	wants        []mail.Want
+	octets       int64 // of wants
+	unidentified int   // wants without UID
+	undated      map[string]bool
+	claims       *claims
+	change       mail.Change // Gone, Returned
+	flags        []flagChange
+}
+
+type flagChange struct {
+	claim   int64
+	message int64
+	base    mail.Flags
+	now     mail.Flags
+}
+
+// list lists the mailbox and sorts its messages into known and wanted ones.
+func (r *run) list(ctx context.Context, mb mail.Mailbox) (*listing, error) {
+	claims, err := loadClaims(ctx, r.Ledger, r.Source.Account(), mb)
+	if err != nil {
+		return nil, err
+	}
+	l := &listing{claims: claims}
+	for in, err := range r.Source.List(ctx, mb) {
+		if err != nil {
+			return nil, err
+		}
+		if mb.UIDValidity == 0 && in.Ref.UIDValidity != 0 && claims.uidValidity != in.Ref.UIDValidity {
+			claims.setUIDValidity(in.Ref.UIDValidity)
+		}
+		known := l.seen(in)
+		match, sure := r.Selection.Match(in)
+		if !match {
+			continue
+		}
+		if !known && !sure && r.Selection.NeedsDate() && in.InternalDate.IsZero() {
+			if l.undated == nil {
+				l.undated = make(map[string]bool)
+			}
+			l.undated[wantKey(in.Ref.UID, in.Seq)] = true
+		}
+		l.counts.Listed++
+		if known {
+			l.counts.Skipped++
+			continue
+		}
+		l.wants = append(l.wants, mail.Want{UID: in.Ref.UID, Seq: in.Seq, Size: in.Size})
+		l.octets += max(0, in.Size)
+		if in.Ref.UID == "" {
+			l.unidentified++
+		}
+	}
+	l.change.Gone = claims.missing(l.unidentified > 0)
+	return l, nil
+}
+
+// seen tells whether a listed message is held already, and notes what changed.
+func (l *listing) seen(in mail.Info) bool {
+	c := l.claims.find(in.Ref.UID)
+	if c == nil || c.listed {
+		return false
+	}
+	if c.size >= 0 && in.Size >= 0 && c.size != in.Size {
+		return false // a UIDL used again for another message
+	}
+	if c.gone {
+		if l.claims.heldLive(c.message) {
+			return false // its copy went to another UID meanwhile
+		}
+		l.change.Returned = append(l.change.Returned, c.id)
+		l.claims.revive(c)
+	}
+	c.listed = true
+	if now := in.Flags; now != c.flags {
+		l.flags = append(l.flags, flagChange{claim: c.id, message: c.message, base: c.flags, now: now})
+	}
+	return true
+}
+
+// recordListing applies what the listing says of known messages.
+func (r *run) recordListing(ctx context.Context, mb mail.Mailbox, l *listing) error {
+	if r.DryRun {
+		return nil
+	}
+	for _, f := range l.flags {
+		fc, err := r.setFlags(ctx, f)
+		if err != nil {
+			return err
+		}
+		l.change.Flags = append(l.change.Flags, fc)
+	}
+	c := l.change
+	if len(c.Gone)+len(c.Returned)+len(c.Flags) == 0 {
+		return nil
+	}
+	return r.Ledger.Record(ctx, c)
+}
+
+// setFlags writes changed flags where mail readers see them. A message that a
+// person removed from the archive keeps its change in the ledger only.
+func (r *run) setFlags(ctx context.Context, f flagChange) (mail.FlagChange, error) {
+	fc := mail.FlagChange{Claim: f.claim, Message: f.message, Flags: f.now}
+	flagger, ok := r.Archive.(Flagger)
+	if !ok {
+		return fc, nil
+	}
+	held, err := r.Ledger.Message(ctx, f.message)
+	if err != nil {
+		return fc, err
+	}
+	rc, err := flagger.SetFlags(ctx, held.Receipt, f.base, f.now)
+	if err != nil {
+		if isNotExist(err) {
+			return fc, nil
+		}
+		return fc, err
+	}
+	if rc.Place != held.Receipt.Place {
+		fc.Place = rc.Place
+	}
+	return fc, nil
+}
+
+// take is the fetching of one mailbox's wants.
+type take struct {
+	*run
+	mb      mail.Mailbox
+	claims  *claims
+	book    *book
+	outcome map[string]outcome // by wantKey; several goroutines, under book.mu
+	counts  Counts             // likewise
+	writing sync.WaitGroup     // messages handed to a writer
+}
+
+type outcome uint8
+
+const (
+	pending   outcome = iota // asked for
+	delivered                // handed on, adopted or failed
+)
+
+func wantKey(uid string, seq uint32) string {
+	if uid != "" {
+		return uid
+	}
+	return contentUID + "#" + strconv.FormatUint(uint64(seq), 10)
+}
+
+// all recognises what the archive already has and fetches the rest.
+func (t *take) all(ctx context.Context, l *listing) (Counts, error) {
+	var err error
+	if t.book, err = newBook(ctx, t.run, t.mb, t.claims, l.unidentified > 0); err != nil {
+		return t.counts, err
+	}
+	wants, err := t.recognise(ctx, l)
+	if err != nil {
+		return t.counts, err
+	}
+	if t.DryRun {
+		t.counts.Archived += int64(len(wants))
+		return t.counts, nil
+	}
+	for _, w := range wants {
+		t.outcome[wantKey(w.UID, w.Seq)] = pending
+	}
+	err = t.fetch(ctx, wants)
+	t.writing.Wait()
+	if err != nil {
+		return t.unasked(wants), err
+	}
+	t.nameUndelivered(wants)
+	if l.unidentified > 0 && t.counts.Failed == 0 {
+		err = t.book.forget(ctx)
+	}
+	return t.counts, err
+}
+
+// unasked takes the messages that were not asked about before the session was
+// lost out of the sum: they belong to the next run.
+func (t *take) unasked(wants []mail.Want) Counts {
+	t.book.mu.Lock()
+	defer t.book.mu.Unlock()
+	for _, w := range wants {
+		if t.outcome[wantKey(w.UID, w.Seq)] == pending {
+			t.counts.Listed--
+		}
+	}
+	return t.counts
+}
+
+// nameUndelivered counts messages as failed that a source silently left out.
+func (t *take) nameUndelivered(wants []mail.Want) {
+	t.book.mu.Lock()
+	defer t.book.mu.Unlock()
+	for _, w := range wants {
+		if t.outcome[wantKey(w.UID, w.Seq)] == pending {
+			t.failLocked(t.ref(w.UID), &mail.Error{Kind: mail.KindPartial, Ref: t.ref(w.UID), Err: errNotDelivered})
+		}
+	}
+}
+
+func (t *take) ref(uid string) mail.Ref {
+	return mail.Ref{Account: t.Source.Account(), Mailbox: t.mb.Name, UIDValidity: t.claims.uidValidity, UID: uid}
+}
+
+func (t *take) failLocked(ref mail.Ref, err error) {
+	t.counts.Failed++
+	t.Notify(mail.Event{Kind: mail.EventFailed, Ref: ref, Err: err})
+}
+
+// begin notes that a message was delivered; false if it was not asked for, or
+// came before.
+func (t *take) begin(in mail.Info) bool {
+	key := wantKey(in.Ref.UID, in.Seq)
+	t.book.mu.Lock()
+	defer t.book.mu.Unlock()
+	state, asked := t.outcome[key]
+	if !asked || state != pending {
+		return false
+	}
+	t.outcome[key] = delivered
+	return true
+}
+
+// again takes begin back: the reader failed, the driver will try once more.
+func (t *take) again(in mail.Info) {
+	t.book.mu.Lock()
+	defer t.book.mu.Unlock()
+	t.outcome[wantKey(in.Ref.UID, in.Seq)] = pending
+}
+
+func (t *take) fetch(ctx context.Context, wants []mail.Want) error {
+	if len(wants) == 0 {
+		return nil
+	}
+	return t.Source.Fetch(ctx, t.mb, wants, func(in mail.Info, r io.Reader, err error) error {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		if !t.begin(in) {
+			return nil
+		}
+		if err != nil {
+			t.refused(in, err)
+			return nil
+		}
+		if in.InternalDate.IsZero() {
+			in.InternalDate, in.DateFrom = t.Now().UTC().Truncate(time.Second), mail.DateFetched
+		}
+		return t.pipeline.take(ctx, t, in, r)
+	})
+}
+
+func (t *take) refused(in mail.Info, err error) {
+	t.book.mu.Lock()
+	defer t.book.mu.Unlock()
+	if isVanished(err) {
+		t.counts.Listed--
+		return
+	}
+	t.failLocked(in.Ref, err)
+}

@@ -1,0 +1,376 @@
+package fetch
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"mailhaul/mail"
+)
+
+// Bounds of the pipeline. Memory for messages is inMemory in all; what is written
+// and not yet synced is atRisk at most, in octets and in time.
+const (
+	smallMessage = 1 << 20  // octets; larger ones go past memory into the archive
+	inMemory     = 16 << 20 // octets of messages held in memory
+	atRisk       = 64 << 20 // octets written and not yet synced
+	groupOctets  = 8 << 20  // a group is committed when it has so many octets,
+	groupCount   = 500      // or so many messages,
+	groupAge     = 2 * time.Second
+	writers      = 4
+)
+
+// pipeline takes messages from the network's goroutines, writes them and makes
+// them durable in groups, so that reading, writing and syncing overlap.
+type pipeline struct {
+	Options
+	ctx    context.Context // of writing: not cancelled when the run is interrupted
+	cancel context.CancelCauseFunc
+
+	jobs   chan job
+	done   chan struct{} // closed when the writers have ended
+	memory *semaphore.Weighted
+	risk   *semaphore.Weighted
+	kick   chan struct{}
+	ended  chan struct{} // closed when the committer has ended
+
+	commitMu sync.Mutex // commits do not overlap
+
+	mu        sync.Mutex
+	err       error // first fatal error
+	adoptions []mail.Adoption
+	moved     []mail.FlagChange
+	notes     map[string]note // by wantKey, of messages written and not committed
+	written   int64           // messages written and not committed
+	unsynced  int64           // their weight in risk
+	byMailbox map[string]*Counts
+}
+
+// note is what the receipt of a message cannot carry.
+type note struct {
+	uid        string
+	suspicious string
+}
+
+// job is one message in memory, in wire form, on its way to a writer.
+type job struct {
+	take   *take
+	in     mail.Info
+	buf    *[]byte
+	weight int64
+}
+
+func newPipeline(ctx context.Context, o Options, cancel context.CancelCauseFunc) *pipeline {
+	p := &pipeline{
+		Options: o, ctx: context.WithoutCancel(ctx), cancel: cancel,
+		jobs: make(chan job, 2*writers), done: make(chan struct{}),
+		memory: semaphore.NewWeighted(inMemory), risk: semaphore.NewWeighted(atRisk),
+		kick: make(chan struct{}, 1), ended: make(chan struct{}),
+		notes: make(map[string]note), byMailbox: make(map[string]*Counts),
+	}
+	var wg sync.WaitGroup
+	for range writers {
+		wg.Go(p.write)
+	}
+	go func() { wg.Wait(); close(p.done) }()
+	go p.commitLoop()
+	return p
+}
+
+// finish writes and commits what was taken, and ends all goroutines. No take may
+// be running or follow.
+func (p *pipeline) finish() error {
+	close(p.jobs)
+	<-p.done
+	<-p.ended
+	p.commit()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
+}
+
+// fail stops the run: the disk or the ledger does not do what it must.
+func (p *pipeline) fail(err error) {
+	p.mu.Lock()
+	if p.err == nil {
+		p.err = err
+	}
+	p.mu.Unlock()
+	p.cancel(err)
+}
+
+func (p *pipeline) failed() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
+}
+
+// counts returns what was committed of a mailbox. It is valid after finish.
+func (p *pipeline) counts(mailbox string) Counts {
+	if c := p.byMailbox[mailbox]; c != nil {
+		return *c
+	}
+	return Counts{}
+}
+
+// take reads one message from the network. Small ones are read into memory and
+// handed to a writer; large ones are written as they come.
+func (p *pipeline) take(ctx context.Context, t *take, in mail.Info, r io.Reader) error {
+	if c, ok := p.Source.(Consumer); ok && c.Consumes() {
+		return p.takeOne(ctx, t, in, r)
+	}
+	if in.Size > smallMessage {
+		return p.stream(ctx, t, in, r)
+	}
+	weight := bufferSize(in.Size)
+	if err := p.memory.Acquire(ctx, weight); err != nil {
+		return context.Cause(ctx)
+	}
+	buf := getBuffer(weight)
+	full, err := readFull(buf, r)
+	switch {
+	case err != nil: // the driver knows, and asks again
+		t.again(in)
+		p.release(buf, weight)
+		return nil
+	case full: // larger than the server said
+		defer p.release(buf, weight)
+		return p.stream(ctx, t, in, io.MultiReader(bytes.NewReader(*buf), r))
+	}
+	t.writing.Add(1)
+	p.jobs <- job{take: t, in: in, buf: buf, weight: weight}
+	return nil
+}
+
+// takeOne makes a message durable before it returns.
+func (p *pipeline) takeOne(ctx context.Context, t *take, in mail.Info, r io.Reader) error {
+	if err := p.stream(ctx, t, in, r); err != nil {
+		return err
+	}
+	p.commit()
+	return p.failed()
+}
+
+func (p *pipeline) release(buf *[]byte, weight int64) {
+	putBuffer(buf)
+	p.memory.Release(weight)
+}
+
+// write is one writer.
+func (p *pipeline) write() {
+	for j := range p.jobs {
+		if p.failed() == nil {
+			p.writeOne(j)
+		}
+		p.release(j.buf, j.weight)
+		j.take.writing.Done()
+	}
+}
+
+func (p *pipeline) writeOne(j job) {
+	canonical, sums := mail.CanonicalInPlace(*j.buf)
+	if c := j.take.book.takeDigest(sums.Digest, j.in.Ref.UID == ""); c != nil {
+		if err := j.take.adopt(p.ctx, j.in, c, true); err != nil {
+			p.fail(err)
+		}
+		return
+	}
+	suspicion := suspect(j.in, sums, canonical)
+	if err := p.append(j.take, j.in, &octets{Reader: bytes.NewReader(canonical), sums: sums}, suspicion); err != nil {
+		p.fail(err)
+	}
+}
+
+// octets is a message in memory whose sums are known.
+type octets struct {
+	io.Reader
+	sums mail.Sums
+}
+
+func (o *octets) Sums() mail.Sums { return o.sums }
+
+// append writes one message that the archive does not have.
+func (p *pipeline) append(t *take, in mail.Info, o mail.Octets, suspicion func(mail.Sums) string) error {
+	weight := min(max(in.Size, 1<<10), groupOctets)
+	if !p.risk.TryAcquire(weight) {
+		p.wake()
+		if err := p.risk.Acquire(p.ctx, weight); err != nil {
+			return err
+		}
+	}
+	if err := p.Archive.Append(p.ctx, in, o); err != nil {
+		p.risk.Release(weight)
+		return err
+	}
+	sums := o.Sums()
+	n := note{uid: t.book.newUID(in.Ref.UID, sums.Digest), suspicious: suspicion(sums)}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.notes[noteKey(in)] = n
+	p.written++
+	p.unsynced += weight
+	if p.written >= groupCount || p.unsynced >= groupOctets {
+		p.wake()
+	}
+	return nil
+}
+
+func noteKey(in mail.Info) string { return in.Ref.Mailbox + "\x00" + wantKey(in.Ref.UID, in.Seq) }
+
+// adopt records a claim with the next group.
+func (p *pipeline) adopt(a mail.Adoption, moved *mail.FlagChange) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.adoptions = append(p.adoptions, a)
+	if moved != nil {
+		p.moved = append(p.moved, *moved)
+	}
+	if len(p.adoptions) >= groupCount {
+		p.wake()
+	}
+}
+
+func (p *pipeline) wake() {
+	select {
+	case p.kick <- struct{}{}:
+	default:
+	}
+}
+
+// stream writes a message as it comes. Only at its end can be told whether the
+// archive has it; then nothing of it is kept.
+func (p *pipeline) stream(ctx context.Context, t *take, in mail.Info, r io.Reader) error {
+	s := &streamed{Canonical: mail.NewCanonical(r, nil), book: t.book, unidentified: in.Ref.UID == ""}
+	err := p.append(t, in, s, func(sums mail.Sums) string { return suspectSize(in, sums) })
+	switch {
+	case s.held != nil:
+		return t.adopt(ctx, in, s.held, true)
+	case s.err != nil:
+		t.again(in)
+		return nil
+	case err != nil:
+		p.fail(err)
+		return err
+	}
+	return nil
+}
+
+// streamed is the octets of a message that is not held in memory.
+type streamed struct {
+	*mail.Canonical
+	book         *book
+	unidentified bool
+	held         *copyOf // the archive has it
+	err          error   // of the network
+	over         bool
+}
+
+func (s *streamed) Read(b []byte) (int, error) {
+	n, err := s.Canonical.Read(b)
+	switch err {
+	case nil:
+	case io.EOF:
+		if !s.over {
+			s.over = true
+			s.held = s.book.takeDigest(s.Sums().Digest, s.unidentified)
+		}
+		if s.held != nil {
+			return n, mail.ErrSkipped
+		}
+	default:
+		s.err = err
+	}
+	return n, err
+}
+
+// commitLoop commits a group whenever one is large or old enough.
+func (p *pipeline) commitLoop() {
+	defer close(p.ended)
+	tick := time.NewTicker(groupAge / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-p.done:
+			return
+		case <-p.kick:
+		case <-tick.C:
+		}
+		p.commit()
+	}
+}
+
+// commit makes durable and records what was written before it was called. Only
+// what it has recorded counts as archived.
+func (p *pipeline) commit() {
+	p.commitMu.Lock()
+	defer p.commitMu.Unlock()
+	p.mu.Lock()
+	if p.written == 0 && len(p.adoptions) == 0 {
+		p.mu.Unlock()
+		return
+	}
+	weight, written := p.unsynced, p.written
+	change := mail.Change{Adopted: p.adoptions, Flags: p.moved}
+	p.adoptions, p.moved, p.unsynced, p.written = nil, nil, 0, 0
+	p.mu.Unlock()
+	defer p.risk.Release(weight)
+
+	var commitErr error
+	if written > 0 {
+		var group mail.Group
+		group, commitErr = p.Archive.Commit(p.ctx)
+		change.Anchors = group.Anchors
+		change.Archived = p.archived(group.Receipts)
+	}
+	if err := p.Ledger.Record(p.ctx, change); err != nil {
+		p.fail(errors.Join(err, commitErr))
+		return
+	}
+	p.report(change)
+	if commitErr != nil {
+		p.fail(commitErr)
+	}
+}
+
+// archived joins receipts with what was noted when their messages were written.
+func (p *pipeline) archived(receipts []mail.Receipt) []mail.Archived {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make([]mail.Archived, 0, len(receipts))
+	for _, rc := range receipts {
+		key := noteKey(rc.Info)
+		n := p.notes[key]
+		delete(p.notes, key)
+		out = append(out, mail.Archived{Receipt: rc, UID: n.uid, Suspicious: n.suspicious})
+	}
+	return out
+}
+
+// report counts and tells what is durable and recorded.
+func (p *pipeline) report(change mail.Change) {
+	var n, octets int64
+	for _, a := range change.Archived {
+		in := a.Receipt.Info
+		c := p.byMailbox[in.Ref.Mailbox]
+		if c == nil {
+			c = new(Counts)
+			p.byMailbox[in.Ref.Mailbox] = c
+		}
+		c.Archived++
+		c.Octets += a.Receipt.Wire
+		n++
+		octets += a.Receipt.Wire
+		if a.Suspicious != "" {
+			c.Suspicious++
+			p.Notify(mail.Event{Kind: mail.EventSuspicious, Ref: in.Ref, Reason: a.Suspicious})
+		}
+	}
+	if n > 0 {
+		p.Notify(mail.Event{Kind: mail.EventDone, N: n, Octets: octets})
+	}
+}

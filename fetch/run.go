@@ -1,0 +1,259 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"mailhaul/mail"
+)
+
+// Archive is what Run needs of an archive; package archive says what the methods
+// promise. It may also be a Flagger.
+type Archive interface {
+	Append(ctx context.Context, in mail.Info, r mail.Octets) error
+	Commit(ctx context.Context) (mail.Group, error)
+}
+
+// Flagger is an Archive that keeps flags where mail readers see them.
+type Flagger interface {
+	SetFlags(ctx context.Context, rc mail.Receipt, base, now mail.Flags) (mail.Receipt, error)
+}
+
+// Ledger is what Run needs to know and to record. The callbacks of Claims, Free
+// and Messages must not call the ledger.
+type Ledger interface {
+	// Cursor returns the State a mailbox had when it was last completed, "" if
+	// nothing can be concluded.
+	Cursor(ctx context.Context, account, mailbox string) (state string, err error)
+	// Claims yields all claims of an account on a mailbox, gone ones too.
+	Claims(ctx context.Context, account, mailbox string, yield func(mail.Claim) error) error
+	// Free yields the archived messages of a mailbox that no live claim of this
+	// account holds.
+	Free(ctx context.Context, account, mailbox string, yield func(mail.Held) error) error
+	// Message returns one archived message.
+	Message(ctx context.Context, id int64) (mail.Held, error)
+	// Record records a step in one transaction.
+	Record(ctx context.Context, c mail.Change) error
+}
+
+// Options says what Run is to do.
+type Options struct {
+	Source    Source
+	Archive   Archive // nil for a dry run into an archive that does not exist
+	Ledger    Ledger
+	Selection mail.Selection
+	DryRun    bool // everything up to the first octet fetched; nothing is written
+	Parallel  int  // mailboxes at once; at least 1
+	Notify    mail.Notify
+	Now       func() time.Time // nil means time.Now
+}
+
+// Counts add up: Listed = Archived + Adopted + Skipped + Failed. Suspicious is
+// part of Archived.
+type Counts struct {
+	Listed     int64 // selected at the source
+	Archived   int64 // new in the archive, durable
+	Adopted    int64 // already in the archive, recognised by content
+	Skipped    int64 // known from an earlier run
+	Failed     int64 // could not be had
+	Suspicious int64
+	Octets     int64 // wire octets of Archived
+}
+
+func (c *Counts) add(d Counts) {
+	c.Listed += d.Listed
+	c.Archived += d.Archived
+	c.Adopted += d.Adopted
+	c.Skipped += d.Skipped
+	c.Failed += d.Failed
+	c.Suspicious += d.Suspicious
+	c.Octets += d.Octets
+}
+
+// Result is what a run did.
+type Result struct {
+	Counts
+	Mailboxes []MailboxResult // in the order of their names
+}
+
+// MailboxResult is what a run did in one mailbox.
+type MailboxResult struct {
+	Name string
+	Counts
+	Err error // the mailbox could not be completed
+}
+
+// giveUpAfter so many mailboxes in a row that failed for lack of a connection,
+// the account is left alone for this run.
+const giveUpAfter = 3
+
+// Run copies what is new at the source into the archive and records it. It
+// returns what was done even with an error: whatever Result counts as archived
+// is durable and recorded. The error names mailboxes that could not be read, a
+// disk that failed, or the end of ctx; single messages that could not be had are
+// only counted (and told by Notify). It does not close source or archive.
+func Run(ctx context.Context, o Options) (Result, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Notify == nil {
+		o.Notify = func(mail.Event) {}
+	}
+	o.Parallel = max(1, o.Parallel)
+	mailboxes, err := selectMailboxes(ctx, o)
+	if err != nil {
+		return Result{}, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r := &run{Options: o, pipeline: newPipeline(ctx, o, cancel)}
+	results := make([]MailboxResult, len(mailboxes))
+	err = r.mailboxes(ctx, mailboxes, results)
+	// What was received is archived even if the run was interrupted.
+	if pipeErr := r.pipeline.finish(); pipeErr != nil {
+		err = pipeErr
+	}
+	if c, ok := o.Source.(Consumer); ok && err != nil && c.Consumes() {
+		c.Abandon() // what could not be stored must not count as taken
+	}
+	return r.conclude(mailboxes, results, err)
+}
+
+type run struct {
+	Options
+	pipeline *pipeline
+}
+
+// selectMailboxes lists the source's mailboxes and checks that every one asked
+// for by name exists.
+func selectMailboxes(ctx context.Context, o Options) ([]mail.Mailbox, error) {
+	all, err := o.Source.Mailboxes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var selected []mail.Mailbox
+	for _, mb := range all {
+		if o.Selection.MatchMailbox(mb.Name) {
+			selected = append(selected, mb)
+		}
+	}
+	for _, pattern := range slices.Concat(o.Selection.Mailboxes, o.Selection.Exclude) {
+		exists := func(mb mail.Mailbox) bool { return mail.MatchGlob(pattern, mb.Name) }
+		if !mail.IsGlob(pattern) && !slices.ContainsFunc(all, exists) {
+			return nil, &mail.Error{
+				Kind: mail.KindUsage,
+				Ref:  mail.Ref{Account: o.Source.Account(), Mailbox: pattern},
+				Err:  errors.New("no such mailbox"),
+				Hint: "the mailboxes are " + nameList(all),
+			}
+		}
+	}
+	return selected, nil
+}
+
+func nameList(all []mail.Mailbox) string {
+	const most = 20
+	var names []string
+	for _, mb := range all {
+		names = append(names, mb.Name)
+	}
+	slices.Sort(names)
+	if len(names) > most {
+		names = append(names[:most], fmt.Sprintf("and %d more", len(names)-most))
+	}
+	return strings.Join(names, ", ")
+}
+
+// mailboxes works through the mailboxes, some at a time, and fills results.
+func (r *run) mailboxes(ctx context.Context, mailboxes []mail.Mailbox, results []MailboxResult) error {
+	var g errgroup.Group
+	g.SetLimit(r.Parallel)
+	var mu sync.Mutex
+	lost := 0 // mailboxes in a row that failed for lack of a connection
+	for i, mb := range mailboxes {
+		mu.Lock()
+		stop := lost >= giveUpAfter
+		mu.Unlock()
+		if ctx.Err() != nil || stop {
+			break
+		}
+		g.Go(func() error {
+			res, err := r.mailbox(ctx, mb)
+			res.Name, res.Err = mb.Name, err
+			results[i] = res
+			mu.Lock()
+			defer mu.Unlock()
+			switch mail.KindOf(err) {
+			case mail.KindTemporary, mail.KindAuth:
+				lost++
+			default:
+				lost = 0
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // every error stands in results
+	return context.Cause(ctx)
+}
+
+// conclude adds up and, where all went well, records the states the mailboxes
+// had, so that the next run can tell at a glance that nothing is new.
+func (r *run) conclude(mailboxes []mail.Mailbox, results []MailboxResult, err error) (Result, error) {
+	var res Result
+	var change mail.Change
+	var errs []error
+	for i, mr := range results {
+		if mr.Name == "" { // never begun
+			continue
+		}
+		mr.Counts.add(r.pipeline.counts(mr.Name))
+		res.Counts.add(mr.Counts)
+		res.Mailboxes = append(res.Mailboxes, mr)
+		if mr.Err != nil {
+			errs = append(errs, mr.Err)
+		}
+		if mr.Err == nil && mr.Failed == 0 && err == nil && r.Selection.All() && mailboxes[i].State != "" {
+			change.Cursors = append(change.Cursors, mail.Cursor{
+				Account: r.Source.Account(), Mailbox: mr.Name, State: mailboxes[i].State,
+			})
+		}
+	}
+	slices.SortFunc(res.Mailboxes, func(a, b MailboxResult) int { return strings.Compare(a.Name, b.Name) })
+	if err != nil { // it is why mailboxes failed, too
+		res.Listed = res.Archived + res.Adopted + res.Skipped + res.Failed
+		return res, err
+	}
+	if len(change.Cursors) > 0 && !r.DryRun {
+		if err := r.recordCursors(change); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return res, errors.Join(errs...)
+}
+
+// recordCursors writes the cursors that differ: a run with nothing new must not
+// touch the ledger.
+func (r *run) recordCursors(change mail.Change) error {
+	ctx := context.Background()
+	var differ []mail.Cursor
+	for _, c := range change.Cursors {
+		old, err := r.Ledger.Cursor(ctx, c.Account, c.Mailbox)
+		if err != nil {
+			return err
+		}
+		if old != c.State {
+			differ = append(differ, c)
+		}
+	}
+	if len(differ) == 0 {
+		return nil
+	}
+	return r.Ledger.Record(ctx, mail.Change{Cursors: differ})
+}

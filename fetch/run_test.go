@@ -1,0 +1,539 @@
+package fetch_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+
+	"mailhaul/fetch"
+	"mailhaul/mail"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const ada = "imap:ada@example.org@imap.example.org"
+
+func message(subject string) string {
+	return "From: a@example.org\r\nSubject: " + subject + "\r\n\r\nbody of " + subject + "\r\n"
+}
+
+// world is a server, an archive and a ledger.
+type world struct {
+	t       testing.TB
+	source  *fakeSource
+	archive *fakeArchive
+	ledger  *fakeLedger
+	events  []mail.Event
+	mu      sync.Mutex
+}
+
+func newWorld(t testing.TB) *world {
+	w := &world{t: t, source: newSource(ada), archive: newArchive(), ledger: newLedger()}
+	w.source.validity["INBOX"] = 1
+	w.source.messages["INBOX"] = nil
+	return w
+}
+
+func (w *world) put(uid, wire string) *fakeMessage {
+	m := &fakeMessage{uid: uid, wire: wire, date: time.Unix(1700000000, 0)}
+	w.source.messages["INBOX"] = append(w.source.messages["INBOX"], m)
+	return m
+}
+
+func (w *world) options() fetch.Options {
+	var source fetch.Source = headerSource{w.source}
+	if w.source.noHeaders {
+		source = w.source
+	}
+	return fetch.Options{Source: source, Archive: w.archive, Ledger: w.ledger, Notify: func(e mail.Event) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.events = append(w.events, e)
+	}}
+}
+
+func (w *world) run() fetch.Result {
+	res, err := fetch.Run(context.Background(), w.options())
+	if err != nil {
+		w.t.Fatalf("run: %v", err)
+	}
+	w.sum(res)
+	return res
+}
+
+func (w *world) sum(res fetch.Result) {
+	w.t.Helper()
+	if res.Listed != res.Archived+res.Adopted+res.Skipped+res.Failed {
+		w.t.Errorf("the sum does not add up: %+v", res.Counts)
+	}
+}
+
+// want checks the counters and the number of messages in INBOX's archive.
+func (w *world) want(res fetch.Result, archived, adopted, skipped, failed int64, inArchive int) {
+	w.t.Helper()
+	got := [4]int64{res.Archived, res.Adopted, res.Skipped, res.Failed}
+	if got != [4]int64{archived, adopted, skipped, failed} {
+		w.t.Errorf("archived, adopted, skipped, failed = %v, want %v", got, [4]int64{archived, adopted, skipped, failed})
+	}
+	if n := len(w.archive.durable["INBOX"]); n != inArchive {
+		w.t.Errorf("%d messages in the archive, want %d", n, inArchive)
+	}
+}
+
+func TestSecondRunAddsNothing(t *testing.T) {
+	w := newWorld(t)
+	for i := range 1200 {
+		w.put(fmt.Sprint(i+1), message(fmt.Sprint(i)))
+	}
+	w.want(w.run(), 1200, 0, 0, 0, 1200)
+	records := w.ledger.records
+	w.want(w.run(), 0, 0, 1200, 0, 1200)
+	if w.ledger.records != records {
+		t.Error("a run with nothing new wrote to the ledger")
+	}
+	if w.source.lists != 2 {
+		t.Errorf("%d listings without a State, want 2", w.source.lists)
+	}
+}
+
+func TestStateSparesTheListing(t *testing.T) {
+	w := newWorld(t)
+	w.source.state["INBOX"] = "1:2:1"
+	w.put("1", message("a"))
+	w.want(w.run(), 1, 0, 0, 0, 1)
+	w.want(w.run(), 0, 0, 1, 0, 1)
+	if w.source.lists != 1 {
+		t.Errorf("%d listings, want 1", w.source.lists)
+	}
+	// A selection always lists.
+	o := w.options()
+	o.Selection.Larger = 1
+	if _, err := fetch.Run(context.Background(), o); err != nil || w.source.lists != 2 {
+		t.Errorf("%d listings, %v", w.source.lists, err)
+	}
+}
+
+func TestFailureKeepsTheStateUnknown(t *testing.T) {
+	w := newWorld(t)
+	w.source.state["INBOX"] = "1"
+	w.put("1", message("a"))
+	bad := w.put("2", message("b"))
+	bad.refuse = &mail.Error{Kind: mail.KindPartial, Server: "NO [UNAVAILABLE]"}
+	w.want(w.run(), 1, 0, 0, 1, 1)
+	w.want(w.run(), 0, 0, 1, 1, 1) // named every run
+	bad.refuse = nil
+	w.want(w.run(), 1, 0, 1, 0, 2)
+	if got := w.ledger.cursors[ada+"\x00INBOX"]; got != "1" {
+		t.Errorf("cursor %q", got)
+	}
+}
+
+func TestEqualMessagesAreCounted(t *testing.T) {
+	w := newWorld(t)
+	w.put("1", message("twin"))
+	w.put("2", message("twin"))
+	w.want(w.run(), 2, 0, 0, 0, 2)
+	// One goes, and comes back under a new UID: nothing is added.
+	w.source.messages["INBOX"] = w.source.messages["INBOX"][:1]
+	w.want(w.run(), 0, 0, 1, 0, 2)
+	w.put("3", message("twin"))
+	w.want(w.run(), 0, 1, 1, 0, 2)
+	// A third one at the same time is a third copy.
+	w.put("4", message("twin"))
+	w.want(w.run(), 1, 0, 2, 0, 3)
+}
+
+func TestNewUIDValidityAdopts(t *testing.T) {
+	for _, headers := range []bool{true, false} {
+		w := newWorld(t)
+		w.source.noHeaders = !headers
+		for i := range 10 {
+			w.put(fmt.Sprint(i+1), message(fmt.Sprint(i)))
+		}
+		w.run()
+		fetched := w.source.fetched
+		w.source.validity["INBOX"] = 2
+		for i, m := range w.source.messages["INBOX"] {
+			m.uid = fmt.Sprint(10 - i) // the same UIDs for other messages
+		}
+		w.put("11", message("new"))
+		w.want(w.run(), 1, 10, 0, 0, 11)
+		if headers && w.source.fetched != fetched+1 {
+			t.Errorf("%d bodies fetched again", w.source.fetched-fetched-1)
+		}
+		w.want(w.run(), 0, 0, 11, 0, 11)
+		if n := len(w.ledger.claims); n != 11 {
+			t.Errorf("%d claims, want 11: those taken over are replaced", n)
+		}
+	}
+}
+
+func TestSameHeaderOtherBodyIsFetched(t *testing.T) {
+	w := newWorld(t)
+	head := "Message-ID: <x@example.org>\r\nSubject: s\r\n\r\n"
+	w.put("1", head+"one\r\n")
+	w.put("2", head+"two\r\n")
+	w.want(w.run(), 2, 0, 0, 0, 2)
+	w.source.validity["INBOX"] = 2
+	w.want(w.run(), 0, 2, 0, 0, 2)
+	if w.source.fetched != 4 {
+		t.Errorf("%d bodies fetched, want 4: the header cannot tell them apart", w.source.fetched)
+	}
+}
+
+func TestOtherProtocolSharesTheMailbox(t *testing.T) {
+	w := newWorld(t)
+	w.put("1", message("a")).flags = `\Seen`
+	w.put("2", message("b"))
+	w.run()
+	pop := newSource("pop3:ada@example.org@pop.example.org")
+	pop.messages["INBOX"] = []*fakeMessage{{uid: "x1", wire: message("a")}, {uid: "x2", wire: message("b")}, {uid: "x3", wire: message("c")}}
+	imap := w.source
+	w.source = pop
+	w.want(w.run(), 1, 2, 0, 0, 3)
+	w.want(w.run(), 0, 0, 3, 0, 3)
+	w.source = imap
+	w.put("3", message("c")).flags = `\Flagged`
+	w.want(w.run(), 0, 1, 2, 0, 3)
+	for subject, want := range map[string]mail.Flags{"a": `\Seen`, "b": "", "c": `\Flagged`} {
+		_, sums := mail.CanonicalInPlace([]byte(message(subject)))
+		i := slices.IndexFunc(w.ledger.messages, func(h mail.Held) bool { return h.Receipt.Digest == sums.Digest })
+		if got := w.archive.flags[w.ledger.messages[i].Receipt.Place]; got != want {
+			t.Errorf("%s: flags %q, want %q", subject, got, want)
+		}
+	}
+}
+
+func TestUnusableUIDLs(t *testing.T) {
+	for _, headers := range []bool{true, false} {
+		w := newWorld(t)
+		w.source.account = "pop3:ada@pop.example.org"
+		w.source.validity["INBOX"] = 0
+		w.source.noHeaders = !headers
+		for i := range 5 {
+			w.put("", message(fmt.Sprint(i)))
+		}
+		w.put("", message("0")) // a twin
+		w.put("good", message("g"))
+		w.want(w.run(), 7, 0, 0, 0, 7)
+		records := w.ledger.records
+		w.want(w.run(), 0, 0, 7, 0, 7)
+		if w.ledger.records != records {
+			t.Error("a run with nothing new wrote to the ledger")
+		}
+		w.source.messages["INBOX"] = w.source.messages["INBOX"][1:]
+		w.put("", message("new"))
+		w.want(w.run(), 1, 0, 6, 0, 8)
+		w.put("", message("0"))
+		w.want(w.run(), 0, 1, 7, 0, 8)
+	}
+}
+
+func TestUIDLsThatChangeEachSession(t *testing.T) {
+	w := newWorld(t)
+	w.source.account = "pop3:ada@pop.example.org"
+	for i := range 20 {
+		w.put(fmt.Sprint("a", i), message(fmt.Sprint(i)))
+	}
+	w.want(w.run(), 20, 0, 0, 0, 20)
+	for round := range 3 {
+		for i, m := range w.source.messages["INBOX"] {
+			m.uid = fmt.Sprint("r", round, "-", i)
+		}
+		w.want(w.run(), 0, 20, 0, 0, 20)
+	}
+	if n := len(w.ledger.claims); n != 20 {
+		t.Errorf("%d claims, want 20", n)
+	}
+}
+
+func TestUIDLUsedAgain(t *testing.T) {
+	w := newWorld(t)
+	w.source.account = "pop3:ada@pop.example.org"
+	w.put("x", message("first"))
+	w.run()
+	w.source.messages["INBOX"] = nil
+	w.put("x", message("another one under the same UIDL"))
+	w.want(w.run(), 1, 0, 0, 0, 2)
+	w.want(w.run(), 0, 0, 1, 0, 2)
+}
+
+func TestFlagsFollowTheServer(t *testing.T) {
+	w := newWorld(t)
+	m := w.put("1", message("a"))
+	m.flags = `\Seen`
+	w.run()
+	w.archive.flags["INBOX/1"] = `\Draft \Seen` // changed by a mail reader
+	m.flags = `\Seen work`
+	w.run()
+	if got := w.archive.flags["INBOX/1"]; got != `\Draft \Seen work` {
+		t.Errorf("flags %q", got)
+	}
+	m.flags = ""
+	w.run()
+	if got := w.archive.flags["INBOX/1"]; got != `\Draft` {
+		t.Errorf("flags %q", got)
+	}
+}
+
+func TestExpungedStaysAndMayReturn(t *testing.T) {
+	w := newWorld(t)
+	m := w.put("1", message("a"))
+	w.put("2", message("b"))
+	w.run()
+	w.source.messages["INBOX"] = w.source.messages["INBOX"][1:]
+	w.want(w.run(), 0, 0, 1, 0, 2)
+	w.source.messages["INBOX"] = append(w.source.messages["INBOX"], m)
+	w.want(w.run(), 0, 0, 2, 0, 2)
+	if !w.ledger.claims[0].Gone.IsZero() {
+		t.Error("the claim is still gone")
+	}
+}
+
+func TestIncompleteListingConcludesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.put("1", message("a"))
+	w.put("2", message("b"))
+	w.run()
+	w.source.messages["INBOX"] = w.source.messages["INBOX"][:1]
+	w.source.listErr = &mail.Error{Kind: mail.KindTemporary, Err: errors.New("connection lost")}
+	if _, err := fetch.Run(context.Background(), w.options()); mail.KindOf(err) != mail.KindTemporary {
+		t.Errorf("err = %v", err)
+	}
+	if !w.ledger.claims[1].Gone.IsZero() {
+		t.Error("a cut listing marked a message as gone")
+	}
+}
+
+func TestBrokenReaderIsNotArchived(t *testing.T) {
+	for _, size := range []int{10, 3 << 20} {
+		w := newWorld(t)
+		w.put("1", message(strings.Repeat("x", size))).breaks = 2
+		w.want(w.run(), 1, 0, 0, 0, 1)
+	}
+}
+
+func TestSilentlyMissingIsNamed(t *testing.T) {
+	w := newWorld(t)
+	w.put("1", message("a"))
+	w.put("2", message("b")).silent = true
+	w.want(w.run(), 1, 0, 0, 1, 1)
+	if !slices.ContainsFunc(w.events, func(e mail.Event) bool { return e.Kind == mail.EventFailed && e.Ref.UID == "2" }) {
+		t.Error("the message is not named")
+	}
+}
+
+func TestVanishedIsNoFailure(t *testing.T) {
+	w := newWorld(t)
+	w.put("1", message("a"))
+	w.put("2", message("b")).refuse = mail.ErrVanished
+	w.want(w.run(), 1, 0, 0, 0, 1)
+}
+
+func TestLargeAndLyingSizes(t *testing.T) {
+	w := newWorld(t)
+	large := message(strings.Repeat("y", 4<<20))
+	w.put("1", large)
+	w.put("2", large).size = 100                // lists too few octets: grows past its buffer
+	w.put("3", message("small")).size = 5 << 20 // lists too many
+	w.put("4", message("unknown")).size = -1
+	w.put("5", strings.ReplaceAll(message("LF counted"), "\n", "\n")).size = int64(len(message("LF counted"))) - 4
+	res := w.run()
+	w.want(res, 5, 0, 0, 0, 5)
+	if res.Suspicious != 2 {
+		t.Errorf("%d suspicious, want 2", res.Suspicious)
+	}
+	w.source.validity["INBOX"] = 2
+	w.want(w.run(), 0, 5, 0, 0, 5)
+}
+
+func TestSuspicious(t *testing.T) {
+	w := newWorld(t)
+	w.put("1", "").size = 500
+	w.put("2", "From: Microsoft Exchange Server\r\n\r\nRetrieval using the IMAP4 protocol failed for the following message: 7\r\n")
+	w.put("3", message("fine"))
+	res := w.run()
+	if w.want(res, 3, 0, 0, 0, 3); res.Suspicious != 2 {
+		t.Errorf("%d suspicious, want 2", res.Suspicious)
+	}
+}
+
+func TestDiskErrorStopsTheRun(t *testing.T) {
+	w := newWorld(t)
+	w.source.consumes = true // one by one, so that it is known how many came before
+	for i := range 50 {
+		w.put(fmt.Sprint(i+1), message(fmt.Sprint(i)))
+	}
+	w.archive.failAt = 11
+	res, err := fetch.Run(context.Background(), w.options())
+	if mail.KindOf(err) != mail.KindDisk || res.Archived != 10 || w.source.fetched != 11 || !w.source.abandon {
+		t.Errorf("archived %d, fetched %d, abandoned %v, err %v", res.Archived, w.source.fetched, w.source.abandon, err)
+	}
+	w.sum(res)
+	w.archive.failAt, w.source.abandon = 0, false
+	w.want(w.run(), 40, 0, 10, 0, 50)
+}
+
+func TestConsumerIsDurableMessageByMessage(t *testing.T) {
+	w := newWorld(t)
+	w.source.consumes = true
+	for i := range 5 {
+		w.put(fmt.Sprint(i+1), message(fmt.Sprint(i)))
+	}
+	w.source.onFetch = func(n int) {
+		w.ledger.mu.Lock()
+		defer w.ledger.mu.Unlock()
+		if len(w.ledger.messages) != n-1 {
+			t.Errorf("message %d asked for while %d are recorded", n, len(w.ledger.messages))
+		}
+	}
+	w.want(w.run(), 5, 0, 0, 0, 5)
+}
+
+func TestInterruptKeepsWhatCame(t *testing.T) {
+	w := newWorld(t)
+	for i := range 100 {
+		w.put(fmt.Sprint(i+1), message(fmt.Sprint(i)))
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	w.source.onFetch = func(n int) {
+		if n == 40 {
+			cancel()
+		}
+	}
+	res, err := fetch.Run(ctx, w.options())
+	if !errors.Is(err, context.Canceled) || res.Archived < 39 || res.Archived > 40 {
+		t.Errorf("archived %d, err %v", res.Archived, err)
+	}
+	w.sum(res)
+	if got := len(w.archive.durable["INBOX"]); got != int(res.Archived) {
+		t.Errorf("%d in the archive, %d reported", got, res.Archived)
+	}
+	w.source.onFetch = nil
+	w.want(w.run(), 100-res.Archived, 0, res.Archived, 0, 100)
+}
+
+func TestDryRunWritesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.put("1", message("a"))
+	w.run()
+	w.source.validity["INBOX"] = 2
+	w.put("2", message("b"))
+	records, n := w.ledger.records, w.archive.n
+	o := w.options()
+	o.DryRun, o.Archive = true, nil
+	res, err := fetch.Run(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.sum(res)
+	if res.Archived != 1 || res.Adopted != 1 || w.ledger.records != records || w.archive.n != n {
+		t.Errorf("%+v, %d records", res.Counts, w.ledger.records-records)
+	}
+}
+
+func TestSelection(t *testing.T) {
+	w := newWorld(t)
+	w.put("1", message("old")).date = time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC)
+	w.put("2", message("new")).date = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
+	w.put("3", message("undated")).date = time.Time{}
+	o := w.options()
+	o.Selection.Since = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
+	res, err := fetch.Run(context.Background(), o)
+	if err != nil || res.Archived != 2 { // a copying rule takes unknown for yes
+		t.Errorf("%+v %v", res.Counts, err)
+	}
+	w.want(w.run(), 1, 0, 2, 0, 3)
+	o.Selection.Mailboxes = []string{"Nowhere"}
+	if _, err := fetch.Run(context.Background(), o); mail.KindOf(err) != mail.KindUsage || !strings.Contains(mail.HintOf(err), "INBOX") {
+		t.Errorf("err = %v", err)
+	}
+	o.Selection.Mailboxes = []string{"No*"}
+	if _, err := fetch.Run(context.Background(), o); err != nil {
+		t.Errorf("a pattern may match nothing: %v", err)
+	}
+}
+
+// Random histories: whatever the server does to UIDs, an archive mailbox ends
+// with as many copies of each message as were shown at one time at most.
+func TestHistories(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		w := newWorld(t)
+		pop := rapid.Bool().Draw(rt, "pop")
+		if pop {
+			w.source.account, w.source.validity["INBOX"] = "pop3:ada@pop.example.org", 0
+		}
+		w.source.noHeaders = rapid.Bool().Draw(rt, "no headers")
+		most := map[string]int{}
+		uid := 0
+		newUID := func() string { uid++; return fmt.Sprint(uid) }
+		for range rapid.IntRange(1, 8).Draw(rt, "runs") {
+			for range rapid.IntRange(0, 5).Draw(rt, "steps") {
+				list := w.source.messages["INBOX"]
+				switch rapid.SampledFrom([]string{"deliver", "deliver", "expunge", "renumber", "unidentify", "swap"}).Draw(rt, "step") {
+				case "deliver":
+					w.put(newUID(), message(rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(rt, "what")))
+				case "expunge":
+					if len(list) > 0 {
+						i := rapid.IntRange(0, len(list)-1).Draw(rt, "which")
+						w.source.messages["INBOX"] = slices.Delete(slices.Clone(list), i, i+1)
+					}
+				case "renumber":
+					if !pop {
+						w.source.validity["INBOX"]++
+					}
+					for _, m := range list {
+						m.uid = newUID()
+					}
+				case "unidentify":
+					if pop && len(list) > 0 {
+						list[rapid.IntRange(0, len(list)-1).Draw(rt, "which")].uid = ""
+					}
+				case "swap":
+					w.source.messages["INBOX"] = rapid.Permutation(list).Draw(rt, "order")
+				}
+			}
+			shown := map[string]int{}
+			for _, m := range w.source.messages["INBOX"] {
+				shown[m.wire]++
+				most[m.wire] = max(most[m.wire], shown[m.wire])
+			}
+			w.run()
+			got := map[string]int{}
+			for _, c := range w.archive.durable["INBOX"] {
+				got[strings.ReplaceAll(c, "\n", "\r\n")]++
+			}
+			for wire, n := range most {
+				if got[wire] != n {
+					rt.Fatalf("%d copies of %q, want %d", got[wire], wire, n)
+				}
+			}
+		}
+	})
+}
+
+func TestManyMailboxesAtOnce(t *testing.T) {
+	w := newWorld(t)
+	for b := range 30 {
+		name := fmt.Sprintf("box %d", b)
+		w.source.validity[name] = 1
+		for i := range 20 {
+			w.source.messages[name] = append(w.source.messages[name], &fakeMessage{uid: fmt.Sprint(i + 1), wire: message(fmt.Sprint(b, i)), date: time.Unix(1, 0)})
+		}
+	}
+	o := w.options()
+	o.Parallel = 4
+	res, err := fetch.Run(context.Background(), o)
+	if err != nil || res.Archived != 600 {
+		t.Fatalf("%+v %v", res.Counts, err)
+	}
+	w.sum(res)
+}
