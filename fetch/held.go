@@ -67,7 +67,11 @@ func (c *claims) setUIDValidity(v uint32) {
 	c.uidValidity = v
 	clear(c.byUID)
 	for i, uid := range c.uids {
-		if c.validity[i] == v {
+		if c.validity[i] != v {
+			continue
+		}
+		// A UIDL used again has several claims: the live one counts.
+		if old, ok := c.byUID[uid]; !ok || c.all[old].gone {
 			c.byUID[uid] = int32(i)
 		}
 	}
@@ -136,7 +140,6 @@ type copyOf struct {
 	message int64
 	digest  mail.Digest
 	header  mail.Digest
-	flags   mail.Flags
 	content string // UID of the claim by content that stands on it, or ""
 	taken   bool
 }
@@ -187,8 +190,7 @@ func (b *book) add(h mail.Held, content string) {
 		return
 	}
 	c := &copyOf{
-		message: h.Message, digest: h.Receipt.Digest, header: h.Receipt.Header,
-		flags: h.Receipt.Info.Flags, content: content,
+		message: h.Message, digest: h.Receipt.Digest, header: h.Receipt.Header, content: content,
 	}
 	b.bySize[h.Receipt.Wire] = append(b.bySize[h.Receipt.Wire], c)
 	b.byDig[c.digest] = append(b.byDig[c.digest], c)
@@ -249,23 +251,24 @@ func takeLocked(equal []*copyOf, unidentified bool) *copyOf {
 }
 
 // adoption makes the claim of in on the copy. ok is false if a claim by content
-// stands on it already and nothing is to be recorded.
-func (b *book) adoption(in mail.Info, c *copyOf, fetched bool) (a mail.Adoption, ok bool) {
+// stands on it already and nothing is to be recorded. base is what the server's
+// flags were when an account last saw them.
+func (b *book) adoption(in mail.Info, c *copyOf, fetched bool) (a mail.Adoption, base mail.Flags, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if in.Ref.UID == "" {
 		if c.content != "" {
 			b.byUID[c.content].listed = true
-			return mail.Adoption{}, false
+			return mail.Adoption{}, "", false
 		}
 		in.Ref.UID = b.contentUIDLocked(c.digest)
 	}
 	a = mail.Adoption{Info: in, Message: c.message, Fetched: fetched}
 	if old := b.byGone[c.message]; len(old) > 0 {
-		a.Takes = old[0].id
+		a.Takes, base = old[0].id, old[0].flags
 		b.byGone[c.message] = old[1:]
 	}
-	return a, true
+	return a, base, true
 }
 
 // newUID gives the UID under which a message that goes into the archive is
@@ -380,7 +383,7 @@ func (t *take) settle(ctx context.Context, in mail.Info, header mail.Digest, und
 
 // adopt claims a copy the archive has.
 func (t *take) adopt(ctx context.Context, in mail.Info, c *copyOf, fetched bool) error {
-	a, fresh := t.book.adoption(in, c, fetched)
+	a, base, fresh := t.book.adoption(in, c, fetched)
 	if !fresh {
 		t.book.mu.Lock()
 		t.counts.Skipped++
@@ -393,20 +396,13 @@ func (t *take) adopt(ctx context.Context, in mail.Info, c *copyOf, fetched bool)
 	if t.DryRun {
 		return nil
 	}
-	moved, err := t.adoptFlags(ctx, in, c)
-	if err != nil {
-		return err
+	if base != in.Flags {
+		fc, err := t.setFlags(ctx, flagChange{message: c.message, base: base, now: in.Flags})
+		if err != nil {
+			return err
+		}
+		a.Place = fc.Place
 	}
-	t.pipeline.adopt(a, moved)
+	t.pipeline.adopt(a)
 	return nil
-}
-
-// adoptFlags brings the flags of an adopted message up to date, where the source
-// has flags at all (UIDVALIDITY tells IMAP from POP3).
-func (t *take) adoptFlags(ctx context.Context, in mail.Info, c *copyOf) (*mail.FlagChange, error) {
-	if in.Ref.UIDValidity == 0 || in.Flags == c.flags {
-		return nil, nil
-	}
-	fc, err := t.setFlags(ctx, flagChange{message: c.message, base: c.flags, now: in.Flags})
-	return &fc, err
 }

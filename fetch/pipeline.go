@@ -44,7 +44,6 @@ type pipeline struct {
 	mu        sync.Mutex
 	err       error // first fatal error
 	adoptions []mail.Adoption
-	moved     []mail.FlagChange
 	notes     map[string]note // by wantKey, of messages written and not committed
 	written   int64           // messages written and not committed
 	unsynced  int64           // their weight in risk
@@ -223,13 +222,10 @@ func (p *pipeline) append(t *take, in mail.Info, o mail.Octets, suspicion func(m
 func noteKey(in mail.Info) string { return in.Ref.Mailbox + "\x00" + wantKey(in.Ref.UID, in.Seq) }
 
 // adopt records a claim with the next group.
-func (p *pipeline) adopt(a mail.Adoption, moved *mail.FlagChange) {
+func (p *pipeline) adopt(a mail.Adoption) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.adoptions = append(p.adoptions, a)
-	if moved != nil {
-		p.moved = append(p.moved, *moved)
-	}
 	if len(p.adoptions) >= groupCount {
 		p.wake()
 	}
@@ -315,8 +311,8 @@ func (p *pipeline) commit() {
 		return
 	}
 	weight, written := p.unsynced, p.written
-	change := mail.Change{Adopted: p.adoptions, Flags: p.moved}
-	p.adoptions, p.moved, p.unsynced, p.written = nil, nil, 0, 0
+	change := mail.Change{Adopted: p.adoptions}
+	p.adoptions, p.unsynced, p.written = nil, 0, 0
 	p.mu.Unlock()
 	defer p.risk.Release(weight)
 

@@ -13,6 +13,7 @@ type Claim struct {
 	Flags       Flags     // as last seen at the server
 	Fetched     bool      // the octets came to us under this very UID; else adopted by content
 	Gone        time.Time // since when the server lacks it; zero while it is there
+	GoneBy      string    // "" while it is there, else "server" or "us": who took it away
 }
 
 // Held is an archived message as the ledger has it.
@@ -48,7 +49,8 @@ type Adoption struct {
 	Info    Info // Ref, Size and Flags count
 	Message int64
 	Takes   int64
-	Fetched bool // its octets were fetched under this UID and compared
+	Fetched bool   // its octets were fetched under this UID and compared
+	Place   string // new place of the message, "" if its flags did not move it
 }
 
 // FlagChange is a claim whose flags at the server changed.
