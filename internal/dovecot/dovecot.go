@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -414,3 +415,14 @@ plugin {
 {{- end}}
 {{.Extra}}
 `))
+
+// Own gives everything in a user's home to the server, after something was put
+// there from outside.
+func (s *Server) Own(user string) error {
+	return filepath.WalkDir(s.Home(user), func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, s.mailID[0], s.mailID[1])
+	})
+}

@@ -1,0 +1,128 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"mailhaul/internal/dovecot"
+)
+
+// Other programs open the archive and find the same messages. The corpus leaves
+// out messages that those programs themselves cannot tell from none.
+func TestOtherReaders(t *testing.T) {
+	s := server(t)
+	load(t, s, "readers", "INBOX", hazards()...)
+	load(t, s, "readers", nested, ordinary(7, 0)...)
+	for _, format := range formats {
+		t.Run(format, func(t *testing.T) {
+			h := newHost(t, s)
+			archive := filepath.Join(h.home, "archive")
+			if sum, r := h.backup(place("imaps", s, "readers"), archive, "--format", format); sum.Failed != 0 {
+				t.Fatal(r)
+			}
+			want := map[string]multiset{"INBOX": wanted(t, s, "readers", "INBOX"), nested: wanted(t, s, "readers", nested)}
+			t.Run("python", func(t *testing.T) { python(t, format, archive, want) })
+			t.Run("mutt", func(t *testing.T) { mutt(t, format, archive, want) })
+			t.Run("dovecot", func(t *testing.T) { reread(t, format, archive, want) })
+			h.must(0, "verify", archive)
+		})
+	}
+}
+
+// mailboxPath is where a mailbox lies.
+func mailboxPath(format, archive, mailbox string) string {
+	p := filepath.Join(archive, filepath.FromSlash(mailbox))
+	if format == "mbox" {
+		p += ".mbox"
+	}
+	return p
+}
+
+// The mailbox module of Python knows no mboxrd, so only its count is compared.
+const countInPython = `
+import mailbox, sys
+box = mailbox.Maildir(sys.argv[2], create=False) if sys.argv[1] == "maildir" else mailbox.mbox(sys.argv[2], create=False)
+print(sum(1 for _ in box.iterkeys()))
+`
+
+func python(t *testing.T, format, archive string, want map[string]multiset) {
+	bin, err := exec.LookPath("python3")
+	if err != nil {
+		missing(t, "python3 is not installed")
+	}
+	for name, w := range want {
+		out, err := exec.Command(bin, "-c", countInPython, format, mailboxPath(format, archive, name)).CombinedOutput()
+		if got := strings.TrimSpace(string(out)); err != nil || got != fmt.Sprint(w.size()) {
+			t.Errorf("%s: %s, want %d (%v)", name, got, w.size(), err)
+		}
+	}
+}
+
+var muttSaved = regexp.MustCompile(`(?m)^From `)
+
+// mutt opens a mailbox and saves every message of it to an mbox of its own, which
+// is then counted.
+func mutt(t *testing.T, format, archive string, want map[string]multiset) {
+	bin, err := exec.LookPath("mutt")
+	if err != nil {
+		missing(t, "mutt is not installed")
+	}
+	for name, w := range want {
+		dir := t.TempDir()
+		rc := filepath.Join(dir, "muttrc")
+		saved := filepath.Join(dir, "saved")
+		if err := os.WriteFile(rc, []byte("set mbox_type=mbox\nset copy=no\nset confirmappend=no\nset confirmcreate=no\nset quit=yes\nset move=no\nset mark_old=no\nset read_only=yes\nset delete=no\nset spoolfile=/dev/null\n"+
+			"push \"<tag-pattern>.<enter><tag-prefix><copy-message>"+saved+"<enter><exit>\"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(bin, "-n", "-R", "-F", rc, "-f", mailboxPath(format, archive, name))
+		cmd.Env = []string{"TERM=vt100", "HOME=" + dir, "PATH=" + os.Getenv("PATH"), "LC_ALL=C"}
+		if out, err := onTerminal(cmd); err != nil {
+			t.Fatalf("%s: %v\n%q", name, err, out)
+		}
+		// mutt quotes From lines in what it saves, so each one left is a message.
+		if n := len(muttSaved.FindAllString(read(t, saved), -1)); n != w.size() {
+			t.Errorf("%s: mutt has %d messages, want %d", name, n, w.size())
+		}
+	}
+}
+
+// reread lets a Dovecot serve a copy of the archive and drains it: not only the
+// count, the octets too must be the same. Dovecot reads mbox without undoing
+// quotes, so there the count must do.
+func reread(t *testing.T, format, archive string, want map[string]multiset) {
+	server(t)
+	location := "maildir:~/mail:LAYOUT=fs:INBOX=~/mail/INBOX"
+	if format == "mbox" {
+		location = "mbox:~/mail:INBOX=~/mail/INBOX.mbox"
+	}
+	s := dovecot.Start(t, dovecot.Options{MailLocation: location})
+	home := s.Home("reader")
+	if err := os.MkdirAll(home, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(filepath.Join(home, "mail"), os.DirFS(archive)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Own("reader"); err != nil {
+		t.Fatal(err)
+	}
+	for name, w := range want {
+		raw := name
+		if format == "mbox" && name != "INBOX" {
+			raw += ".mbox"
+		}
+		if format == "mbox" {
+			if n, err := s.Count("reader", raw); n != w.size() || err != nil {
+				t.Errorf("%s: Dovecot has %d messages, want %d, %v", name, n, w.size(), err)
+			}
+			continue
+		}
+		same(t, name, w, wanted(t, s, "reader", raw))
+	}
+}

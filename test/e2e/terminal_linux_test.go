@@ -1,0 +1,58 @@
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// onTerminal runs a program on a pseudo terminal of its own, for 30 s at most,
+// and returns what it drew.
+func onTerminal(cmd *exec.Cmd) ([]byte, error) {
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer master.Close()
+	fd := int(master.Fd())
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		return nil, err
+	}
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 80}); err != nil {
+		return nil, err
+	}
+	slave, err := os.OpenFile("/dev/pts/"+strconv.Itoa(n), os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := cmd.Start(); err != nil {
+		return nil, errors.Join(err, slave.Close())
+	}
+	if err := slave.Close(); err != nil {
+		return nil, err
+	}
+	var drawn bytes.Buffer
+	read := make(chan struct{})
+	go func() { // ends with EIO when the last user of the terminal is gone
+		defer close(read)
+		_, _ = io.Copy(&drawn, master)
+	}()
+	limit := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
+	defer limit.Stop()
+	err = cmd.Wait()
+	<-read
+	return drawn.Bytes(), err
+}
