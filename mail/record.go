@@ -14,6 +14,7 @@ type Claim struct {
 	Fetched     bool      // the octets came to us under this very UID; else adopted by content
 	Gone        time.Time // since when the server lacks it; zero while it is there
 	GoneBy      string    // "" while it is there, else "server" or "us": who took it away
+	Missing     bool      // the archive has lost the message: fetch it again while it is there
 }
 
 // Held is an archived message as the ledger has it.
@@ -51,6 +52,9 @@ type Adoption struct {
 	Takes   int64
 	Fetched bool   // its octets were fetched under this UID and compared
 	Place   string // new place of the message, "" if its flags did not move it
+	// Confirmed says that a second, separate fetch gave the same octets: the
+	// message is no longer suspicious.
+	Confirmed bool
 }
 
 // FlagChange is a claim whose flags at the server changed.

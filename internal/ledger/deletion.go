@@ -1,0 +1,202 @@
+package ledger
+
+import (
+	"context"
+	"database/sql/driver"
+	"fmt"
+	"time"
+
+	"mailhaul/mail"
+)
+
+// How a message is deleted.
+const (
+	ModeExpunge = "expunge" // for good
+	ModeTrash   = "trash"   // moved to the server's \Trash mailbox
+)
+
+// Doomed is a message about to be deleted at a server: the claim that says where
+// it is there, and the proof that the archive holds it.
+type Doomed struct {
+	Claim int64
+	Proof mail.Proof
+}
+
+// Deletion is a recorded intent to delete a message at a server, and what came of
+// it as far as that is known.
+type Deletion struct {
+	ID      int64
+	Account string
+	Mailbox string     // at the account
+	Claim   mail.Claim // as it is now
+	Held    mail.Held
+	Rule    string // as a person wrote it
+	Mode    string // ModeExpunge or ModeTrash
+	At      time.Time
+	// Open says that it is not known what came of it.
+	Open bool
+}
+
+// Deleted is what came of an intent.
+type Deleted struct {
+	ID int64 // of the Deletion
+	// Gone says that the server no longer has the message; else it is known to be
+	// still there.
+	Gone bool
+}
+
+// IntendDeletions records, before anything is sent to the server, what is about
+// to be deleted and returns the ids of the intents, in order. It is durable then.
+//
+// It refuses, as an error of KindIntegrity and for all of them, what is not
+// proven to be the message of its claim, and a claim that was not fetched by us
+// or is gone.
+func (l *Ledger) IntendDeletions(ctx context.Context, list []Doomed, rule, mode string) (ids []int64, err error) {
+	if mode != ModeExpunge && mode != ModeTrash {
+		return nil, wrap("intend deletions", fmt.Errorf("unknown mode %q", mode))
+	}
+	err = l.write(ctx, "intend deletions", func() error {
+		for _, d := range list {
+			id, err := l.intendDeletion(d, rule, mode)
+			if err != nil {
+				return err
+			}
+			ids = append(ids, id)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return ids, nil
+}
+
+func (l *Ledger) intendDeletion(d Doomed, rule, mode string) (int64, error) {
+	c, found, err := l.claim(d.Claim)
+	if err != nil {
+		return 0, err
+	}
+	refuse := func(why string) error {
+		return &mail.Error{Kind: mail.KindIntegrity, Ref: mail.Ref{UIDValidity: c.UIDValidity, UID: c.UID},
+			Op: "prepare deletion", Err: fmt.Errorf("claim %d: %s", d.Claim, why)}
+	}
+	rc, ok := d.Proof.Receipt()
+	switch {
+	case !ok:
+		return 0, refuse("its message was not read back from the archive")
+	case !found:
+		return 0, refuse("it does not exist")
+	case !c.Gone.IsZero():
+		return 0, refuse("its message is no longer at the server")
+	case !c.Fetched:
+		return 0, refuse("its octets were not fetched from this server under this UID")
+	}
+	m, err := l.message(c.Message)
+	if err != nil {
+		return 0, err
+	}
+	switch {
+	case m.Receipt.Digest != rc.Digest || m.Receipt.Octets != rc.Octets:
+		return 0, refuse("the octets read back are those of another message")
+	case m.Receipt.Place == "":
+		return 0, refuse("the archive lacks its message")
+	case m.Suspicious != "":
+		return 0, refuse("its message is suspicious: " + m.Suspicious)
+	}
+	if err := l.db.exec("INSERT INTO deletion (claim, message, rule, mode, at, state) VALUES (?,?,?,?,?,?)",
+		d.Claim, c.Message, rule, mode, millis(l.now()), int64(stateOpen)); err != nil {
+		return 0, err
+	}
+	return l.db.int64("SELECT last_insert_rowid()")
+}
+
+// SettleDeletions records what came of intents. The claim of a message that is
+// gone is gone by us from then on. It is recorded even if ctx has ended.
+func (l *Ledger) SettleDeletions(ctx context.Context, results []Deleted) error {
+	return l.write(context.WithoutCancel(ctx), "settle deletions", func() error {
+		for _, r := range results {
+			state := int64(stateVoid)
+			if r.Gone {
+				state = stateDone
+			}
+			// The claim first: it asks for the intent's state.
+			if r.Gone {
+				err := l.db.exec(`UPDATE claim SET gone = CASE gone WHEN 0 THEN ?1 ELSE gone END, gone_by = 2
+					WHERE id = (SELECT claim FROM deletion WHERE id = ?2 AND state = 0)`, millis(l.now()), r.ID)
+				if err != nil {
+					return err
+				}
+			}
+			if err := l.db.exec("UPDATE deletion SET state = ? WHERE id = ? AND state = 0", state, r.ID); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// OpenDeletions returns the intents in an account's mailbox of which it is not
+// known what came of them: a run ended between asking and hearing.
+func (l *Ledger) OpenDeletions(ctx context.Context, account, mailbox string) (list []Deletion, err error) {
+	box, err := l.boxOf(ctx, account, mailbox)
+	if err != nil || box == 0 {
+		return nil, err
+	}
+	err = l.deletions(ctx, `WHERE d.state = 0 AND d.claim BETWEEN ?3 AND ?4`, []any{firstID(box), lastID(box)},
+		func(d Deletion) error {
+			list = append(list, d)
+			return nil
+		})
+	return list, err
+}
+
+// Deletions yields what was deleted at an account by us since a time (the zero
+// time for ever) and is not back there, oldest first. Intents that were never
+// settled are among them if the message is gone.
+func (l *Ledger) Deletions(ctx context.Context, account string, since time.Time, yield func(Deletion) error) error {
+	return l.deletions(ctx, `WHERE d.state IN (0, 1) AND c.gone <> 0 AND c.gone_by = 2 AND a.name = ?3 AND d.at >= ?4`,
+		[]any{account, millis(since)}, yield)
+}
+
+func (l *Ledger) deletions(ctx context.Context, where string, args []any, yield func(Deletion) error) error {
+	page := make([]Deletion, 0, pageRows)
+	for after := int64(0); ; {
+		page = page[:0]
+		err := l.read(ctx, "read deletions", func() error {
+			err := l.db.query(`SELECT d.id, a.name, b.name, d.claim, d.message, d.rule, d.mode, d.at, d.state
+				FROM deletion d JOIN claim c ON c.id = d.claim AND c.message = d.message
+				JOIN box b ON b.id = c.id >> 40 JOIN account a ON a.id = b.account `+where+`
+				AND d.id > ?1 ORDER BY d.id LIMIT ?2`,
+				append([]any{after, int64(pageRows)}, args...), func(v []driver.Value) error {
+					page = append(page, Deletion{
+						ID: integer(v[0]), Account: text(v[1]), Mailbox: text(v[2]),
+						Claim: mail.Claim{ID: integer(v[3])}, Held: mail.Held{Message: integer(v[4])},
+						Rule: text(v[5]), Mode: text(v[6]), At: fromMillis(integer(v[7])), Open: integer(v[8]) == stateOpen,
+					})
+					return nil
+				})
+			for i := range page {
+				if err != nil {
+					break
+				}
+				d := &page[i]
+				if d.Claim, _, err = l.claim(d.Claim.ID); err == nil {
+					d.Held, err = l.message(d.Held.Message)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for _, d := range page {
+			if err := yield(d); err != nil {
+				return err
+			}
+		}
+		if len(page) < pageRows {
+			return nil
+		}
+		after = page[len(page)-1].ID
+	}
+}
