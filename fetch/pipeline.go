@@ -141,9 +141,14 @@ func (p *pipeline) take(ctx context.Context, t *take, in mail.Info, r io.Reader)
 		defer p.release(buf, weight)
 		return p.stream(ctx, t, in, io.MultiReader(bytes.NewReader(*buf), r))
 	}
+	p.progress(in, 1, int64(len(*buf)))
 	t.writing.Add(1)
 	p.jobs <- job{take: t, in: in, buf: buf, weight: weight}
 	return nil
+}
+
+func (p *pipeline) progress(in mail.Info, n, octets int64) {
+	p.Notify(mail.Event{Kind: mail.EventProgress, Ref: in.Ref, N: n, Octets: octets})
 }
 
 // takeOne makes a message durable before it returns.
@@ -242,7 +247,11 @@ func (p *pipeline) wake() {
 // archive has it; then nothing of it is kept.
 func (p *pipeline) stream(ctx context.Context, t *take, in mail.Info, r io.Reader) error {
 	s := &streamed{Canonical: mail.NewCanonical(r, nil), book: t.book, unidentified: in.Ref.UID == ""}
+	s.moved = func(n int64) { p.progress(in, 0, n) }
 	err := p.append(t, in, s, func(sums mail.Sums) string { return suspectSize(in, sums) })
+	if s.err == nil && s.over {
+		p.progress(in, 1, 0)
+	}
 	switch {
 	case s.held != nil:
 		return t.adopt(ctx, in, s.held, true)
@@ -264,10 +273,17 @@ type streamed struct {
 	held         *copyOf // the archive has it
 	err          error   // of the network
 	over         bool
+	moved        func(octets int64) // tells how far it is
+	told         int64
 }
 
 func (s *streamed) Read(b []byte) (int, error) {
+	const step = 1 << 20
 	n, err := s.Canonical.Read(b)
+	if wire := s.Sums().Wire; wire-s.told >= step || err == io.EOF {
+		s.moved(wire - s.told)
+		s.told = wire
+	}
 	switch err {
 	case nil:
 	case io.EOF:

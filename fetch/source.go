@@ -7,7 +7,6 @@ package fetch
 
 import (
 	"context"
-	"io"
 	"iter"
 
 	"mailhaul/mail"
@@ -46,15 +45,8 @@ type Source interface {
 	Close() error
 }
 
-// Deliver takes one message. in is the message's Info as the server gives it with
-// the octets (with flags and dates). r reads the wire form, exactly, and is only
-// valid until Deliver returns; an error of r, io.ErrUnexpectedEOF among them,
-// means that the message was not received. Deliver need not read r to its end.
-//
-// If err is not nil, r is nil and this one message could not be had:
-// mail.ErrVanished if it is gone, else a *mail.Error with the server's words. The
-// others go on.
-type Deliver func(in mail.Info, r io.Reader, err error) error
+// Deliver takes one message; see mail.Deliver.
+type Deliver = mail.Deliver
 
 // HeaderSource is a Source that can give headers without bodies (POP3 TOP, IMAP
 // BODY.PEEK[HEADER]); it saves downloads when messages are to be recognised.
