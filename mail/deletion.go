@@ -66,8 +66,8 @@ type Deletion struct {
 	Open    bool // it is not known what came of it
 }
 
-// Deleted is what came of an intent.
-type Deleted struct {
+// DeletionResult is what came of an intent.
+type DeletionResult struct {
 	ID   int64 // of the Deletion
 	Gone bool  // the server no longer has the message; else it is known to be there
 }
