@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mailhaul/internal/durable"
@@ -41,6 +42,8 @@ type Ledger struct {
 	flagIDs   map[mail.Flags]int64
 	flagSets  map[int64]mail.Flags
 	lost      *lost // nil: not looked up
+
+	recorded atomic.Int64
 }
 
 type boxKey struct{ account, mailbox string }
@@ -174,6 +177,10 @@ func (l *Ledger) setMeta(key, value string) error {
 	return l.db.exec(`INSERT INTO meta (key, value) VALUES (?, ?)
 		ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE value <> excluded.value`, key, value)
 }
+
+// Recorded returns how many archived messages this Ledger has recorded since it
+// was opened.
+func (l *Ledger) Recorded() int64 { return l.recorded.Load() }
 
 // Rebuilt records that every mailbox found on disk was given to Reanchor.
 func (l *Ledger) Rebuilt(ctx context.Context) error {

@@ -23,7 +23,7 @@ func (l *Ledger) Record(ctx context.Context, c mail.Change) error {
 	if l.alreadySo(ctx, c) {
 		return nil
 	}
-	return l.write(ctx, "record", func() error {
+	err := l.write(ctx, "record", func() error {
 		for i := range c.Archived {
 			if err := l.archived(&c.Archived[i]); err != nil {
 				return err
@@ -61,6 +61,10 @@ func (l *Ledger) Record(ctx context.Context, c mail.Change) error {
 		}
 		return nil
 	})
+	if err == nil {
+		l.recorded.Add(int64(len(c.Archived)))
+	}
+	return err
 }
 
 // alreadySo tells whether a change is empty, or only repeats cursors: most runs
