@@ -41,10 +41,11 @@ type Conn struct {
 	raw net.Conn      // TCP, or TLS over it
 	br  *bufio.Reader // over raw
 
-	lines  atomic.Bool
-	budget atomic.Int64 // octets still allowed; negative means no limit
-	in     atomic.Int64
-	out    atomic.Int64
+	lines   atomic.Bool
+	patient atomic.Bool
+	budget  atomic.Int64 // octets still allowed; negative means no limit
+	in      atomic.Int64
+	out     atomic.Int64
 
 	mu    sync.Mutex // guards what decides on deadlines
 	owed  bool
@@ -79,7 +80,7 @@ func (t timed) Read(p []byte) (int, error) {
 	if l := c.srv.Limit; l != nil {
 		p = p[:min(len(p), max(1, l.Burst()))]
 	}
-	if err := c.arm(c.raw.SetReadDeadline, false); err != nil {
+	if err := c.armRead(); err != nil {
 		return 0, err
 	}
 	n, err := c.raw.Read(p)
@@ -92,17 +93,30 @@ func (t timed) Read(p []byte) (int, error) {
 	return n, c.cause(err)
 }
 
-// arm sets the idle deadline, unless the connection was ended.
-func (c *Conn) arm(set func(time.Time) error, always bool) error {
+// armRead and armWrite set the idle deadline, unless the connection was ended.
+func (c *Conn) armRead() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended != nil {
 		return c.ended
 	}
-	if !always && !c.owed {
-		return set(time.Time{})
+	return c.raw.SetReadDeadline(c.deadline(c.owed))
+}
+
+func (c *Conn) armWrite() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended != nil {
+		return c.ended
 	}
-	return set(time.Now().Add(c.srv.timeout()))
+	return c.raw.SetWriteDeadline(c.deadline(!c.patient.Load()))
+}
+
+func (c *Conn) deadline(limited bool) time.Time {
+	if !limited {
+		return time.Time{}
+	}
+	return time.Now().Add(c.srv.timeout())
 }
 
 // cause prefers the reason the connection was ended for over what the socket says.
@@ -183,7 +197,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 		if err := c.throttle(len(piece)); err != nil {
 			return done, err
 		}
-		if err := c.arm(c.raw.SetWriteDeadline, true); err != nil {
+		if err := c.armWrite(); err != nil {
 			return done, err
 		}
 		n, err := c.raw.Write(piece)
@@ -210,12 +224,13 @@ func (c *Conn) Owed(owed bool) {
 	if c.ended != nil {
 		return
 	}
-	var t time.Time
-	if owed {
-		t = time.Now().Add(c.srv.timeout())
-	}
-	c.raw.SetReadDeadline(t)
+	c.raw.SetReadDeadline(c.deadline(owed))
 }
+
+// Patient lets Write wait as long as it takes. It is for commands sent ahead while
+// another goroutine reads: a server busy sending takes none, and one that is dead
+// is noticed by the reader, which then must Close.
+func (c *Conn) Patient(on bool) { c.patient.Store(on) }
 
 // Bind ends the connection as soon as ctx is done: blocked calls return its cause,
 // and so does everything after. Call release when the work under ctx is over; it

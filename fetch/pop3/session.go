@@ -1,0 +1,513 @@
+package pop3
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	gopop3 "github.com/knadh/go-pop3"
+
+	"mailhaul/internal/auth"
+	"mailhaul/internal/dial"
+	"mailhaul/mail"
+)
+
+// answerBudget bounds what the library may read for one command, in octets.
+const answerBudget = 64 << 10
+
+// session is one logged-in connection. go-pop3 holds the conversation, reader
+// moves the octets; they take turns on the same connection.
+type session struct {
+	conn    *dial.Conn
+	wire    *wire
+	lib     *gopop3.Conn
+	rd      *reader
+	caps    capabilities
+	list    *listing
+	gen     int       // counts the sessions of a Source
+	began   time.Time // of the login
+	scratch []byte
+
+	noUIDLFence, noLISTFence bool // what probe found
+}
+
+// capabilities is what CAPA says (RFC 2449).
+type capabilities struct {
+	known      bool // there was an answer to CAPA
+	user       bool
+	sasl       []string
+	pipelining bool
+	expire0    bool // RETR may delete (RFC 2449 section 6.7)
+	perUser    bool // EXPIRE or LOGIN-DELAY may differ after login
+	loginDelay time.Duration
+}
+
+func parseCapabilities(text string) capabilities {
+	c := capabilities{known: true}
+	for line := range strings.Lines(text) {
+		words := strings.Fields(strings.ToUpper(line))
+		if len(words) == 0 {
+			continue
+		}
+		switch words[0] {
+		case "USER":
+			c.user = true
+		case "SASL":
+			c.sasl = words[1:]
+		case "PIPELINING":
+			c.pipelining = true
+		case "EXPIRE":
+			c.expire0 = len(words) > 1 && words[1] == "0"
+			c.perUser = c.perUser || slices.Contains(words, "USER")
+		case "LOGIN-DELAY":
+			if len(words) > 1 {
+				if n, err := strconv.Atoi(words[1]); err == nil && n > 0 && n < 1_000_000 {
+					c.loginDelay = time.Duration(n) * time.Second
+				}
+			}
+			c.perUser = c.perUser || slices.Contains(words, "USER")
+		}
+	}
+	return c
+}
+
+// wire is the connection as go-pop3 sees it. It holds the library to a stricter
+// reading of status lines than its own, for which an empty line is success.
+type wire struct {
+	*dial.Conn
+	status bool   // a status line comes next
+	held   []byte // its beginning, rewritten
+	last   reply
+	more   bool // the last status was a continuation ("+ ...")
+	err    error
+}
+
+// Write marks that an answer is to come; go-pop3 sends a command in one Write.
+func (w *wire) Write(p []byte) (int, error) {
+	w.status = true
+	return w.Conn.Write(p)
+}
+
+// Read hands a status line on in the spelling that the library knows.
+func (w *wire) Read(p []byte) (int, error) {
+	if w.status {
+		if err := w.readStatus(); err != nil {
+			return 0, err
+		}
+	}
+	if len(w.held) > 0 {
+		n := copy(p, w.held)
+		w.held = w.held[n:]
+		return n, nil
+	}
+	return w.Conn.Read(p)
+}
+
+func (w *wire) readStatus() error {
+	var line []byte
+	piece := make([]byte, 512)
+	for {
+		n, err := w.Conn.Read(piece)
+		line = append(line, piece[:n]...)
+		if n > 0 && piece[n-1] == '\n' {
+			break
+		}
+		if err != nil {
+			return dial.UnexpectedEOF(err)
+		}
+	}
+	w.status = false
+	text := strings.TrimRight(string(line), "\r\n")
+	if w.more = text == "+" || strings.HasPrefix(text, "+ "); w.more {
+		w.last = reply{text: strings.TrimSpace(text[1:])}
+		w.held = []byte("+OK\r\n")
+		return nil
+	}
+	r, err := parseReply([]byte(text))
+	if err != nil {
+		w.err = err
+		return err
+	}
+	w.last = r
+	word := "-ERR"
+	if r.ok {
+		word = "+OK"
+	}
+	w.held = []byte(strings.TrimRight(word+" "+r.text, " ") + "\r\n")
+	return nil
+}
+
+// dialer hands the connection to go-pop3.
+type dialer struct{ w *wire }
+
+func (d dialer) Dial(string, string) (net.Conn, error) { return d.w, nil }
+
+// command has the library send one command. An -ERR is in the reply, an error
+// means that the session is of no more use.
+func (ss *session) command(multi bool, cmd string, args ...any) (reply, string, error) {
+	if err := ss.lend(); err != nil {
+		return reply{}, "", err
+	}
+	defer ss.takeBack()
+	buf, err := ss.lib.Cmd(cmd, multi, args...)
+	return ss.result(buf, err)
+}
+
+func (ss *session) result(buf fmt.Stringer, err error) (reply, string, error) {
+	if ss.wire.err != nil {
+		return reply{}, "", ss.wire.err
+	}
+	if err != nil && (ss.wire.status || ss.wire.last.ok) {
+		return reply{}, "", err // no whole answer: the connection failed
+	}
+	if err != nil {
+		return ss.wire.last, "", nil
+	}
+	return ss.wire.last, buf.String(), nil
+}
+
+// lend gives the connection to the library: nothing may be left in our buffer.
+func (ss *session) lend() error {
+	if len(ss.rd.buffered()) > 0 || ss.conn.Buffered() > 0 {
+		return errOutOfStep
+	}
+	ss.conn.Lines(true)
+	ss.conn.Budget(answerBudget)
+	return nil
+}
+
+func (ss *session) takeBack() {
+	ss.conn.Budget(-1)
+	ss.conn.Lines(false)
+}
+
+// open connects and logs in. The error is final for this attempt.
+func (s *Source) open(ctx context.Context) (*session, error) {
+	conn, err := dial.Dial(ctx, s.cfg.Server)
+	if err != nil {
+		return nil, s.name(err)
+	}
+	conn.Redact(s.cfg.Credentials.Redact)
+	release := conn.Bind(ctx)
+	ss := &session{conn: conn, wire: &wire{Conn: conn, status: true}, rd: newReader(conn), scratch: make([]byte, 32<<10)}
+	err = s.begin(ctx, ss)
+	if !release() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if errors.Is(err, errNoCAPA) {
+		conn.Close()
+		return nil, err
+	}
+	if err != nil {
+		conn.Close()
+		return nil, s.name(conn.Fail("log in at "+s.cfg.Server.Addr(), err))
+	}
+	ss.began = time.Now()
+	return ss, nil
+}
+
+// begin does greeting, STLS, CAPA, login and STAT.
+func (s *Source) begin(ctx context.Context, ss *session) error {
+	if err := s.greet(ss); err != nil {
+		return err
+	}
+	if s.cfg.Server.Security == dial.StartTLS {
+		if err := s.startTLS(ctx, ss); err != nil {
+			return err
+		}
+	}
+	if err := s.askCapabilities(ss); err != nil {
+		return err
+	}
+	if err := s.login(ss); err != nil {
+		return err
+	}
+	if ss.caps.perUser {
+		if err := s.askCapabilities(ss); err != nil {
+			return err
+		}
+	}
+	return s.stat(ss)
+}
+
+func (s *Source) greet(ss *session) error {
+	ss.conn.Lines(true)
+	ss.conn.Budget(answerBudget)
+	defer ss.takeBack()
+	lib, err := gopop3.New(gopop3.Opt{Host: s.cfg.Server.Host, Port: 1, Dialer: dialer{ss.wire}}).NewConn()
+	if ss.wire.err != nil {
+		return &mail.Error{
+			Kind: mail.KindOther,
+			Op:   "greeting of " + s.cfg.Server.Addr(),
+			Err:  ss.wire.err,
+			Hint: "this is no POP3 server: check host and port",
+		}
+	}
+	if err != nil {
+		if ss.wire.status || ss.wire.last.ok {
+			return err
+		}
+		return s.refused("greeting of "+s.cfg.Server.Addr(), ss.wire.last, mail.KindTemporary)
+	}
+	ss.lib = lib
+	return nil
+}
+
+// startTLS is RFC 2595 section 4. What the server said in clear text counts for
+// nothing afterwards; it is not even asked for its capabilities before.
+func (s *Source) startTLS(ctx context.Context, ss *session) error {
+	if err := ss.lend(); err != nil {
+		return err
+	}
+	_, cmdErr := ss.lib.Cmd("STLS", false)
+	r, _, err := ss.result(nullBuffer{}, cmdErr)
+	if err != nil {
+		ss.takeBack()
+		return err
+	}
+	if !r.ok {
+		ss.takeBack()
+		e := s.refused("STLS", r, mail.KindLacking)
+		if e.Kind == mail.KindLacking {
+			e.Hint = "this server has no STLS on that port: try pop3s:// (port 995)"
+		}
+		return e
+	}
+	if err := ss.conn.StartTLS(ctx); err != nil {
+		return err
+	}
+	ss.takeBack()
+	return nil
+}
+
+type nullBuffer struct{}
+
+func (nullBuffer) String() string { return "" }
+
+// errNoCAPA says that the connection was lost over CAPA, as some old servers do.
+var errNoCAPA = errors.New("connection lost over CAPA")
+
+func (s *Source) askCapabilities(ss *session) error {
+	if s.noCAPA {
+		return nil
+	}
+	r, text, err := ss.command(true, "CAPA")
+	switch {
+	case err != nil && !ss.caps.known && isLost(err):
+		return fmt.Errorf("%w: %w", errNoCAPA, err)
+	case err != nil:
+		return err
+	case r.ok:
+		ss.caps = parseCapabilities(text)
+	}
+	return nil
+}
+
+// login tries one way once: servers lock accounts after a few failures.
+func (s *Source) login(ss *session) error {
+	l, err := auth.Choose(s.cfg.Credentials, auth.Offer{
+		Mechanisms: ss.caps.sasl,
+		Plain:      ss.caps.user || len(ss.caps.sasl) == 0,
+		Secure:     ss.conn.Secure(),
+		Host:       s.cfg.Server.Host,
+		Port:       s.cfg.Server.Port,
+	})
+	if err != nil {
+		return err
+	}
+	var r reply
+	if l.Client == nil {
+		if r, _, err = ss.command(false, "USER", s.cfg.Credentials.User); err == nil && r.ok {
+			r, _, err = ss.command(false, "PASS", s.cfg.Credentials.Password.Reveal())
+		}
+	} else {
+		r, err = ss.authenticate(l)
+	}
+	if err != nil {
+		return err
+	}
+	if !r.ok {
+		return s.refused("log in", r, mail.KindAuth)
+	}
+	return nil
+}
+
+// maxChallenges ends an exchange with a server that never has enough.
+const maxChallenges = 8
+
+// authenticate is RFC 5034.
+func (ss *session) authenticate(l auth.Login) (reply, error) {
+	mech, first, err := l.Client.Start()
+	if err != nil {
+		return reply{}, err
+	}
+	line := mech
+	pending := first != nil
+	if enc := encodeSASL(first); pending && len("AUTH  \r\n")+len(mech)+len(enc) <= 255 {
+		line, pending = mech+" "+enc, false
+	}
+	r, _, err := ss.command(false, "AUTH", line)
+	for range maxChallenges {
+		if err != nil || !ss.wire.more {
+			return r, err
+		}
+		answer := ""
+		if pending {
+			answer, pending = base64.StdEncoding.EncodeToString(first), false
+		} else if challenge, derr := base64.StdEncoding.DecodeString(r.text); derr != nil {
+			answer = "*"
+		} else if out, nerr := l.Client.Next(challenge); nerr != nil {
+			answer = "*" // RFC 5034 section 4: the client gives up
+		} else {
+			answer = base64.StdEncoding.EncodeToString(out)
+		}
+		r, _, err = ss.command(false, answer)
+	}
+	if err == nil && ss.wire.more {
+		err = fmt.Errorf("%w: challenges without end", errOutOfStep)
+	}
+	return r, err
+}
+
+// encodeSASL encodes an initial response; an empty one is "=".
+func encodeSASL(b []byte) string {
+	if len(b) == 0 {
+		return "="
+	}
+	return base64.StdEncoding.EncodeToString(b)
+}
+
+func (s *Source) stat(ss *session) error {
+	r, text, err := ss.command(false, "STAT")
+	if err != nil {
+		return err
+	}
+	if !r.ok {
+		return s.refused("STAT", r, mail.KindOther)
+	}
+	f := strings.Fields(text)
+	l := &listing{octets: -1}
+	if len(f) > 0 {
+		l.count, err = strconv.Atoi(f[0])
+	}
+	if len(f) == 0 || err != nil || l.count < 0 || l.count > maxMessages {
+		return &mail.Error{Kind: mail.KindOther, Op: "STAT", Server: s.cfg.Credentials.Redact(text), Err: errors.New("no count of messages that can be believed")}
+	}
+	if len(f) > 1 {
+		if n, err := strconv.ParseInt(f[1], 10, 64); err == nil && n >= 0 {
+			l.octets = n
+		}
+	}
+	ss.list = l
+	return nil
+}
+
+// ask gets those of UIDL and LIST that are wanted and not there yet, in one round
+// trip where the server pipelines.
+func (s *Source) ask(ss *session, uidl, sizes bool) error {
+	var cmds []listingCommand
+	if l := ss.list; l.count > 0 {
+		if uidl && l.ends == nil {
+			p := newUIDLParser(l)
+			cmds = append(cmds, listingCommand{"UIDL", p.line, p.finish, func() { l.ends = make([]uint32, l.count) }})
+		}
+		if sizes && l.sizes == nil {
+			p := newListParser(l)
+			cmds = append(cmds, listingCommand{"LIST", p.line, p.finish, func() {}})
+		}
+	} else {
+		l.hasUIDL = true
+	}
+	if ss.caps.pipelining {
+		return s.askAll(ss, cmds)
+	}
+	for _, c := range cmds {
+		if err := s.askAll(ss, []listingCommand{c}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// listingCommand is a command whose answer is a list, and who takes it.
+type listingCommand struct {
+	name   string
+	line   func([]byte) error
+	finish func()
+	lacks  func() // the server does not know the command
+}
+
+func (s *Source) askAll(ss *session, cmds []listingCommand) error {
+	var out []byte
+	for _, c := range cmds {
+		out = append(out, c.name+"\r\n"...)
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	if _, err := ss.conn.Write(out); err != nil {
+		return err
+	}
+	for _, c := range cmds {
+		r, err := ss.status()
+		if err != nil {
+			return err
+		}
+		if !r.ok {
+			if kind, _ := r.classify(mail.KindOther); kind == mail.KindTemporary {
+				return s.refused(c.name, r, mail.KindTemporary)
+			}
+			c.lacks()
+			continue
+		}
+		if err := ss.lines(c.line); err != nil {
+			return err
+		}
+		c.finish()
+	}
+	return nil
+}
+
+// status reads one status line.
+func (ss *session) status() (reply, error) {
+	line, err := ss.rd.line()
+	if err != nil {
+		return reply{}, err
+	}
+	return parseReply(line)
+}
+
+// lines reads a list to its end.
+func (ss *session) lines(f func([]byte) error) error {
+	for {
+		b, err := ss.rd.line()
+		if err != nil {
+			return err
+		}
+		if len(b) > 0 && b[0] == '.' {
+			if len(b) == 1 {
+				return nil
+			}
+			b = b[1:]
+		}
+		if err := f(b); err != nil {
+			return err
+		}
+	}
+}
+
+// isLost tells an error of the connection, after which another may do, from an
+// answer of the server.
+func isLost(err error) bool {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	_, said := errors.AsType[*mail.Error](err)
+	return !said
+}
