@@ -1,0 +1,482 @@
+package mbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"sync"
+	"time"
+
+	"mailhaul/archive"
+	"mailhaul/internal/durable"
+	"mailhaul/mail"
+)
+
+const (
+	// bufferSize is how much is gathered before it is written to the file.
+	bufferSize = 256 << 10
+	// writebackEvery is how much is written before the kernel is asked to begin
+	// with it, so that little is left for the sync.
+	writebackEvery = 8 << 20
+)
+
+// box is one mbox that this run appends to.
+//
+// The file holds what is committed, then whole messages, then perhaps a part of a
+// long message that is being appended:
+//
+//	base <= committed <= handed <= size, where the next message will begin
+type box struct {
+	a       *Archive
+	mailbox string
+	name    string        // of the file
+	turn    chan struct{} // held by the one Append at work
+
+	mu      sync.Mutex // guards what follows
+	file    durable.File
+	lock    *lock
+	created bool  // by this run
+	chained bool  // the directories above are durable
+	err     error // the mailbox is given up for this run
+	foreign bool  // because somebody else changed the file: it must not be cut
+	noSync  bool  // a sync failed: never again on this descriptor
+	lost    error // why messages that Append had taken could not be written
+
+	base      int64 // length at the start of the run
+	committed int64
+	modTime   time.Time // at committed
+	handed    int64     // end of the messages handed to the last Commit
+	size      int64
+	written   int64     // length of the file: size without tail, with a part
+	dirty     bool      // written to since committed
+	unsynced  int64     // written since write-back was started
+	sep       []byte    // what is missing to an empty line at size
+	baseSep   []byte    // the same at base
+	tail      []byte    // whole messages not yet in the file
+	pending   []pending // behind handed
+}
+
+// pending is a message that is appended and not committed.
+type pending struct {
+	receipt mail.Receipt
+	end     int64 // behind its separator
+}
+
+// workspace is the memory of one Append.
+type workspace struct {
+	encoder
+	stage []byte // of the message, in front of the file
+	box   *box
+	total int64 // octets of the message on disk so far
+	begun bool  // a part of it is in the file
+}
+
+var workspaces = sync.Pool{New: func() any { return new(workspace) }}
+
+// open opens and locks the file and marks it open in the ledger, once per run.
+// The caller has the turn.
+func (b *box) open(ctx context.Context) error {
+	b.mu.Lock()
+	ready, err := b.file != nil, b.err
+	b.mu.Unlock()
+	if ready || err != nil {
+		return err
+	}
+	if _, err := durable.MkdirAll(b.a.fsys, path.Dir(b.name)); err != nil {
+		return diskError(b.mailbox, "create", path.Dir(b.name), err)
+	}
+	if err := archive.KeepName(b.a.fsys, b.mailbox); err != nil {
+		return diskError(b.mailbox, "write", archive.NameFile(b.name), err)
+	}
+	_, err = b.a.fsys.Lstat(b.name)
+	created := errors.Is(err, fs.ErrNotExist)
+	f, err := b.a.fsys.OpenFile(b.name, os.O_RDWR|os.O_CREATE)
+	if err != nil {
+		return diskError(b.mailbox, "open", b.name, err)
+	}
+	l, err := takeLock(ctx, b.a.fsys, b.mailbox, b.name, f, b.a.opts.LockWait)
+	if err != nil {
+		f.Close()
+		if mail.KindOf(err) == mail.KindTemporary { // do not wait again for every message
+			b.mu.Lock()
+			b.err = err
+			b.mu.Unlock()
+		}
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.begin(f); err != nil {
+		if created {
+			err = errors.Join(err, b.a.fsys.Remove(b.name))
+		}
+		return errors.Join(err, l.release(), f.Close())
+	}
+	b.file, b.lock, b.created = f, l, created
+	return nil
+}
+
+// begin looks at the file as it is at the start and marks it open.
+func (b *box) begin(f durable.File) error {
+	st, err := f.Stat()
+	if err != nil {
+		return diskError(b.mailbox, "stat", b.name, err)
+	}
+	size := st.Size()
+	if seen, ok := b.a.seenAt(b.mailbox); ok && !sameState(seen, st) {
+		return changedError(b.mailbox, b.name)
+	}
+	sep, err := missingSeparator(f, size)
+	if err != nil {
+		return diskError(b.mailbox, "read", b.name, err)
+	}
+	if _, err := f.Seek(size, io.SeekStart); err != nil {
+		return diskError(b.mailbox, "seek", b.name, err)
+	}
+	mark := archive.Anchor{Open: true, Length: size, ModTime: st.ModTime().UTC()}
+	if err := b.a.anchors.MarkOpen(b.mailbox, mark); err != nil {
+		return fmt.Errorf("mark %s as open: %w", b.name, err)
+	}
+	b.sep, b.baseSep = sep, sep
+	b.base, b.committed, b.handed, b.size, b.written = size, size, size, size, size
+	b.modTime = st.ModTime()
+	return nil
+}
+
+// missingSeparator returns what must be written so that a From_ line at size lies
+// behind an empty line.
+func missingSeparator(r io.ReaderAt, size int64) ([]byte, error) {
+	if size == 0 {
+		return nil, nil
+	}
+	var end [2]byte
+	b := end[:min(size, 2)]
+	if _, err := r.ReadAt(b, size-int64(len(b))); err != nil && err != io.EOF {
+		return nil, err
+	}
+	switch {
+	case b[len(b)-1] != '\n':
+		return []byte("\n\n"), nil
+	case len(b) == 2 && b[0] != '\n':
+		return []byte("\n"), nil
+	}
+	return nil, nil
+}
+
+func (w *workspace) start(b *box) {
+	w.box, w.out = b, w
+	w.stage, w.total, w.begun = w.stage[:0], 0, false
+}
+
+func (w *workspace) release() {
+	w.box, w.lib = nil, nil
+	workspaces.Put(w)
+}
+
+// Write takes the octets of the message at work, as go-mbox gives them.
+func (w *workspace) Write(p []byte) (int, error) {
+	w.total += int64(len(p))
+	if len(w.stage)+len(p) <= bufferSize {
+		w.stage = append(w.stage, p...)
+		return len(p), nil
+	}
+	if err := w.box.spill(w, w.stage); err != nil {
+		return 0, err
+	}
+	w.stage = w.stage[:0]
+	if len(p) >= bufferSize {
+		return len(p), w.box.spill(w, p)
+	}
+	w.stage = append(w.stage, p...)
+	return len(p), nil
+}
+
+// spill writes a part of a long message to the file.
+func (b *box) spill(w *workspace, p []byte) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err != nil {
+		return b.err
+	}
+	if !w.begun {
+		b.separate()
+		if err := b.flush(); err != nil {
+			return err
+		}
+		w.begun = true
+	}
+	_, err := b.write(p)
+	return err
+}
+
+// separate makes sure that the file so far ends in an empty line.
+func (b *box) separate() {
+	b.tail = append(b.tail, b.sep...)
+	b.size += int64(len(b.sep))
+	b.sep = nil
+}
+
+// accept takes a whole message.
+func (b *box) accept(w *workspace, in mail.Info, sums mail.Sums) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err != nil {
+		return b.err
+	}
+	if !w.begun {
+		b.separate()
+		if len(b.tail)+len(w.stage) > bufferSize {
+			if err := b.flush(); err != nil {
+				return err
+			}
+		}
+	}
+	start := b.size
+	if w.begun {
+		if _, err := b.write(w.stage); err != nil {
+			return err
+		}
+	} else {
+		b.tail = append(b.tail, w.stage...)
+	}
+	b.size += w.total
+	b.pending = append(b.pending, pending{
+		receipt: mail.Receipt{Info: in, Place: place(b.name, start, w.total-1), Sums: sums},
+		end:     b.size,
+	})
+	return nil
+}
+
+// abort removes what the message at work has left in the file.
+func (b *box) abort(w *workspace) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if w.begun && b.err == nil {
+		b.cut(b.size) // tail is empty
+	}
+}
+
+// flush writes the whole messages gathered so far. On an error those that did
+// not reach the file are given up and the file is cut back behind the last one
+// that did.
+func (b *box) flush() error {
+	if len(b.tail) == 0 {
+		return nil
+	}
+	_, err := b.write(b.tail)
+	b.tail = b.tail[:0]
+	if err == nil {
+		return nil
+	}
+	if b.err == nil {
+		b.rollback()
+	}
+	b.lost = errors.Join(b.lost, err)
+	return err
+}
+
+// rollback gives up what lies behind the last whole message in the file.
+func (b *box) rollback() {
+	kept := len(b.pending)
+	for kept > 0 && b.pending[kept-1].end > b.written {
+		kept--
+	}
+	b.pending = b.pending[:kept]
+	b.size = b.floor()
+	if b.size == b.base {
+		b.sep = b.baseSep
+	}
+	b.cut(b.size)
+}
+
+// floor is the end of the last whole message in the file.
+func (b *box) floor() int64 {
+	if n := len(b.pending); n > 0 {
+		return b.pending[n-1].end
+	}
+	return b.handed
+}
+
+// write appends to the file. The octets that arrived are counted, also on errors.
+func (b *box) write(p []byte) (int, error) {
+	st, err := b.file.Stat()
+	if err == nil && st.Size() != b.written {
+		b.foreign = true
+		return 0, b.fail(changedError(b.mailbox, b.name))
+	}
+	if err != nil {
+		return 0, diskError(b.mailbox, "stat", b.name, err)
+	}
+	b.dirty = true
+	n, err := b.file.Write(p)
+	b.written += int64(n)
+	if err == nil && n < len(p) {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
+		return n, diskError(b.mailbox, "write", b.name, err)
+	}
+	if b.unsynced += int64(n); b.unsynced >= writebackEvery {
+		b.unsynced = 0
+		if err := b.file.StartWriteback(); err != nil {
+			return n, b.fail(diskError(b.mailbox, "write", b.name, err))
+		}
+	}
+	return n, nil
+}
+
+// cut truncates the file; if that cannot be done the mailbox is given up, and the
+// next run cuts.
+func (b *box) cut(size int64) {
+	err := b.file.Truncate(size)
+	if err == nil {
+		_, err = b.file.Seek(size, io.SeekStart)
+	}
+	if err != nil {
+		b.fail(diskError(b.mailbox, "truncate", b.name, err))
+		return
+	}
+	b.written = size
+}
+
+// fail gives the mailbox up for this run.
+func (b *box) fail(err error) error {
+	if b.err == nil {
+		b.err = err
+	}
+	return err
+}
+
+// commit makes durable what is pending. Appends go on meanwhile.
+func (b *box) commit() ([]mail.Receipt, archive.Anchor, error) {
+	group, lost := b.handOver()
+	if len(group) == 0 {
+		return nil, archive.Anchor{}, lost
+	}
+	err := b.sync()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err == nil {
+		err = b.settle()
+	}
+	if err != nil {
+		b.fail(err)
+		b.pending = nil
+		if !b.foreign {
+			b.cut(b.committed)
+		}
+		return nil, archive.Anchor{}, errors.Join(lost, err)
+	}
+	receipts := make([]mail.Receipt, len(group))
+	for i := range group {
+		receipts[i] = group[i].receipt
+	}
+	return receipts, archive.Anchor{Open: true, Length: b.committed, ModTime: b.modTime.UTC()}, lost
+}
+
+// handOver writes out the messages appended so far and takes them from the box.
+func (b *box) handOver() (group []pending, lost error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err == nil {
+		_ = b.flush() // the error is in b.lost
+	}
+	lost, b.lost = b.lost, nil
+	group, b.pending = b.pending, nil
+	if b.err != nil {
+		if len(group) > 0 {
+			lost = errors.Join(lost, b.err)
+		}
+		return nil, lost
+	}
+	if len(group) > 0 {
+		b.handed = group[len(group)-1].end
+	}
+	b.tail = nil
+	return group, lost
+}
+
+// sync makes the file and the way to it durable.
+func (b *box) sync() error {
+	if err := b.file.Sync(); err != nil {
+		b.mu.Lock()
+		b.noSync = true
+		b.mu.Unlock()
+		return diskError(b.mailbox, "sync", b.name, err)
+	}
+	if b.chained { // only Commit looks at it, and Commits do not overlap
+		return nil
+	}
+	if err := durable.SyncChain(b.a.fsys, path.Dir(b.name)); err != nil {
+		return diskError(b.mailbox, "sync directories of", b.name, err)
+	}
+	b.chained = true
+	return nil
+}
+
+// settle notes that everything up to handed is durable, if the name still leads
+// to the file that was synced.
+func (b *box) settle() error {
+	st, err := b.file.Stat()
+	if err != nil {
+		return diskError(b.mailbox, "stat", b.name, err)
+	}
+	at, err := b.a.fsys.Lstat(b.name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return diskError(b.mailbox, "stat", b.name, err)
+	}
+	if b.foreign || err != nil || at.Size() != st.Size() || !at.ModTime().Equal(st.ModTime()) {
+		b.foreign = true
+		return changedError(b.mailbox, b.name)
+	}
+	b.committed, b.modTime = b.handed, st.ModTime()
+	if b.written == b.committed {
+		b.dirty = false
+	}
+	b.lock.touch()
+	return nil
+}
+
+// close drops what is not committed and gives the file back as it was committed,
+// modification time included, so that the next run knows it again.
+func (b *box) close() error {
+	b.turn <- struct{}{} // for good
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err == nil {
+		b.err = errClosed
+	}
+	if b.file == nil {
+		return nil
+	}
+	var err error
+	switch {
+	case b.foreign:
+	case b.created && b.committed == 0:
+		err = b.a.fsys.Remove(b.name)
+	case b.dirty:
+		err = b.restore()
+	}
+	err = diskError(b.mailbox, "close", b.name, errors.Join(err, b.lock.release(), b.file.Close()))
+	b.file, b.tail, b.pending = nil, nil, nil
+	return err
+}
+
+// restore cuts durably: a tail that came back after a power cut, without the
+// ledger's mark, would be taken for mail.
+func (b *box) restore() error {
+	if err := b.file.Truncate(b.committed); err != nil {
+		return err
+	}
+	if b.noSync {
+		return errors.New("cut back, but not durably: a sync had failed before")
+	}
+	if err := b.file.Sync(); err != nil {
+		return err
+	}
+	return b.file.Chtimes(b.modTime)
+}
