@@ -2,7 +2,6 @@ package fetch
 
 import (
 	"bytes"
-	"fmt"
 
 	"mailhaul/mail"
 )
@@ -32,7 +31,7 @@ func suspectSize(in mail.Info, sums mail.Sums) string {
 	case sums.Wire == 0:
 		return "the server sent no octets"
 	case in.Size >= 0 && in.Size != sums.Wire && in.Size != sums.Octets:
-		return fmt.Sprintf("the server lists %d octets and sent %d", in.Size, sums.Wire)
+		return mail.SizeDoubt(in.Size, sums.Wire)
 	}
 	return ""
 }

@@ -1,6 +1,10 @@
 package mail
 
-import "time"
+import (
+	"fmt"
+	"strings"
+	"time"
+)
 
 // Claim says that a message of an account, under this UID (or UIDL), is held by
 // a message of the archive.
@@ -17,6 +21,17 @@ type Claim struct {
 	Missing     bool      // the archive has lost the message: fetch it again while it is there
 }
 
+// SizeDoubt words the suspicion that a message's length is not what was listed;
+// a second fetch with the same octets clears it.
+func SizeDoubt(listed, sent int64) string {
+	return fmt.Sprintf("%s%d octets and sent %d", sizeDoubt, listed, sent)
+}
+
+const sizeDoubt = "the server lists "
+
+// IsSizeDoubt tells whether a suspicion is one that SizeDoubt worded.
+func IsSizeDoubt(suspicious string) bool { return strings.HasPrefix(suspicious, sizeDoubt) }
+
 // Held is an archived message as the ledger has it.
 type Held struct {
 	Message    int64 // ledger id
@@ -30,6 +45,8 @@ type Change struct {
 	Archived []Archived        // durable messages, each with a new claim
 	Adopted  []Adoption        // claims on messages the archive already had
 	Gone     []int64           // claims the server no longer shows
+	Fetched  []int64           // adopted claims whose octets were fetched since, and are the archived ones
+	Cleared  []int64           // messages no longer suspicious: a second fetch gave the same octets
 	Returned []int64           // claims that were gone and are back
 	Flags    []FlagChange      // flags that changed at the server
 	Cursors  []Cursor          // mailboxes that were completed

@@ -9,41 +9,18 @@ import (
 	"mailhaul/mail"
 )
 
-// How a message is deleted.
+// How a message is deleted, and the values of deletions; package mail says what
+// they mean.
 const (
-	ModeExpunge = "expunge" // for good
-	ModeTrash   = "trash"   // moved to the server's \Trash mailbox
+	ModeExpunge = mail.ModeExpunge
+	ModeTrash   = mail.ModeTrash
 )
 
-// Doomed is a message about to be deleted at a server: the claim that says where
-// it is there, and the proof that the archive holds it.
-type Doomed struct {
-	Claim int64
-	Proof mail.Proof
-}
-
-// Deletion is a recorded intent to delete a message at a server, and what came of
-// it as far as that is known.
-type Deletion struct {
-	ID      int64
-	Account string
-	Mailbox string     // at the account
-	Claim   mail.Claim // as it is now
-	Held    mail.Held
-	Rule    string // as a person wrote it
-	Mode    string // ModeExpunge or ModeTrash
-	At      time.Time
-	// Open says that it is not known what came of it.
-	Open bool
-}
-
-// Deleted is what came of an intent.
-type Deleted struct {
-	ID int64 // of the Deletion
-	// Gone says that the server no longer has the message; else it is known to be
-	// still there.
-	Gone bool
-}
+type (
+	Doomed   = mail.Doomed
+	Deletion = mail.Deletion
+	Deleted  = mail.DeletionResult
+)
 
 // IntendDeletions records, before anything is sent to the server, what is about
 // to be deleted and returns the ids of the intents, in order. It is durable then.

@@ -39,6 +39,16 @@ func (l *Ledger) Record(ctx context.Context, c mail.Change) error {
 				return err
 			}
 		}
+		for _, id := range c.Fetched {
+			if err := l.db.exec("UPDATE claim SET fetched = 1 WHERE id = ? AND gone = 0", id); err != nil {
+				return err
+			}
+		}
+		for _, id := range c.Cleared {
+			if err := l.db.exec("UPDATE message SET suspicious = NULL WHERE id = ?", id); err != nil {
+				return err
+			}
+		}
 		for _, id := range c.Returned {
 			if err := l.returned(id); err != nil {
 				return err
@@ -70,7 +80,7 @@ func (l *Ledger) Record(ctx context.Context, c mail.Change) error {
 // alreadySo tells whether a change is empty, or only repeats cursors: most runs
 // find nothing new and should not even begin a transaction.
 func (l *Ledger) alreadySo(ctx context.Context, c mail.Change) bool {
-	if len(c.Archived)+len(c.Adopted)+len(c.Gone)+len(c.Returned)+len(c.Flags)+len(c.Anchors) > 0 {
+	if len(c.Archived)+len(c.Adopted)+len(c.Gone)+len(c.Fetched)+len(c.Cleared)+len(c.Returned)+len(c.Flags)+len(c.Anchors) > 0 {
 		return false
 	}
 	for _, cu := range c.Cursors {
