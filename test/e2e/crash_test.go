@@ -33,10 +33,8 @@ func through(t *testing.T, s *dovecot.Server, scheme string, o relay.Options) *r
 
 // running is a run that is still on.
 type running struct {
-	h              *host
-	result         func() result
-	signal         func(os.Signal)
-	stdout, stderr *bytes.Buffer
+	result func() result
+	signal func(os.Signal)
 }
 
 func (h *host) start(args ...string) running {
@@ -51,7 +49,6 @@ func (h *host) start(args ...string) running {
 		h.t.Fatal(err)
 	}
 	return running{
-		h:      h,
 		result: func() result { return h.wait(cmd, &stdout, &stderr, begin) },
 		signal: func(sig os.Signal) {
 			if err := cmd.Process.Signal(sig); err != nil && err != os.ErrProcessDone {

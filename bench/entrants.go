@@ -1,0 +1,262 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"mailhaul/internal/dovecot"
+)
+
+// entrant is one program in one configuration.
+type entrant struct {
+	name  string
+	floor string // name of the entrant it is compared with; "" for itself a floor
+	slow  bool   // gets few messages, once
+	empty bool   // fetches nothing: what is counted is that
+	// prepare runs before the clock, for instance a first run that leaves state.
+	prepare func(p place) error
+	// command makes the program to measure. It writes below p.dir.
+	command func(p place) (*exec.Cmd, error)
+}
+
+const (
+	drainOnly = "drain only"
+	oneFile   = "one file, one fsync"
+	fsyncEach = "a file and an fsync per message"
+	bareList  = "login and list"
+)
+
+// field lists who runs: the floors, mailhaul, and the peers that are installed.
+func field(scheme string, peers string) []entrant {
+	all := []entrant{
+		{name: drainOnly, command: drain("discard"), empty: true},
+		{name: oneFile, command: drain("one")},
+		{name: fsyncEach, command: drain("each")},
+		{name: bareList, command: drain("list"), empty: true},
+		{name: "mailhaul, mbox", floor: oneFile, command: mailhaul("mbox")},
+		{name: "mailhaul, Maildir", floor: fsyncEach, command: mailhaul("maildir")},
+		{name: "mailhaul, nothing new", floor: bareList, empty: true, prepare: first(mailhaul("maildir")), command: mailhaul("maildir")},
+	}
+	if peers == "none" {
+		return all
+	}
+	for _, e := range peersOf(scheme) {
+		if e.slow && peers == "fast" {
+			continue
+		}
+		if _, err := exec.LookPath(e.program); err != nil {
+			fmt.Fprintf(os.Stderr, "%s is not installed\n", e.program)
+			continue
+		}
+		e.floor = fsyncEach
+		all = append(all, e.entrant)
+	}
+	return all
+}
+
+type peer struct {
+	program string
+	entrant
+}
+
+func peersOf(scheme string) []peer {
+	if scheme == "pop3s" {
+		return []peer{
+			{"mpop", entrant{name: "mpop", command: mpop}},
+			{"fetchmail", entrant{name: "fetchmail", command: fetchmail, slow: true}},
+			{"getmail", entrant{name: "getmail6", command: getmail("SimplePOP3SSLRetriever"), slow: true}},
+		}
+	}
+	return []peer{
+		{"mbsync", entrant{name: "mbsync", command: mbsync("yes")}},
+		{"mbsync", entrant{name: "mbsync, no fsync", command: mbsync("no")}},
+		{"mbsync", entrant{name: "mbsync, nothing new", empty: true, prepare: first(mbsync("yes")), command: mbsync("yes")}},
+		{"offlineimap", entrant{name: "offlineimap3", command: offlineimap, slow: true}},
+		{"getmail", entrant{name: "getmail6", command: getmail("SimpleIMAPSSLRetriever"), slow: true}},
+	}
+}
+
+// first makes a prepare step of a command.
+func first(command func(place) (*exec.Cmd, error)) func(place) error {
+	return func(p place) error {
+		cmd, err := command(p)
+		if err != nil {
+			return err
+		}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("first run: %w\n%s", err, out)
+		}
+		return nil
+	}
+}
+
+func drain(mode string) func(place) (*exec.Cmd, error) {
+	return func(p place) (*exec.Cmd, error) {
+		return exec.Command(p.tools.self, "drain", p.scheme, p.address(), p.caFile, p.user, mode, p.dir), nil
+	}
+}
+
+func (p place) address() string { return p.host + ":" + strconv.Itoa(p.port) }
+
+// environment keeps the programs away from the configuration of whoever runs
+// this.
+func (p place) environment(more ...string) []string {
+	return append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + p.dir, "LC_ALL=C.UTF-8"}, more...)
+}
+
+func mailhaul(format string) func(place) (*exec.Cmd, error) {
+	return func(p place) (*exec.Cmd, error) {
+		cmd := exec.Command(p.tools.mailhaul, "backup", "-q", "--ca-file", p.caFile, "--format", format,
+			fmt.Sprintf("%s://%s@%s", p.scheme, p.user, p.address()), filepath.Join(p.dir, "archive"))
+		cmd.Env = p.environment("MAILHAUL_PASSWORD="+dovecot.Password, "XDG_STATE_HOME="+filepath.Join(p.dir, "state"))
+		return cmd, nil
+	}
+}
+
+// config writes a program's configuration with the place's values for HOST, PORT,
+// CA, USER, PASSWORD and DIR.
+func (p place) config(name, text string) (string, error) {
+	r := strings.NewReplacer("{HOST}", p.host, "{PORT}", strconv.Itoa(p.port), "{CA}", p.caFile,
+		"{USER}", p.user, "{PASSWORD}", dovecot.Password, "{DIR}", p.dir)
+	path := filepath.Join(p.dir, name)
+	return path, os.WriteFile(path, []byte(r.Replace(text)), 0o600)
+}
+
+func mkMaildir(path string) error {
+	for _, sub := range []string{"cur", "new", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(path, sub), 0o700); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func mpop(p place) (*exec.Cmd, error) {
+	conf, err := p.config("mpoprc", `account default
+host {HOST}
+port {PORT}
+tls on
+tls_starttls off
+tls_trust_file {CA}
+user {USER}
+password {PASSWORD}
+auth user
+keep on
+uidls_file {DIR}/uidls
+delivery maildir {DIR}/mail
+`)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command("mpop", "-C", conf, "-Q")
+	cmd.Env = p.environment()
+	return cmd, mkMaildir(filepath.Join(p.dir, "mail"))
+}
+
+func fetchmail(p place) (*exec.Cmd, error) {
+	conf, err := p.config("fetchmailrc", `set no bouncemail
+set no syslog
+poll {HOST} service {PORT} protocol pop3 auth password
+  user "{USER}" password "{PASSWORD}" ssl sslcertck sslcertfile "{CA}"
+  keep fetchall mda "cat >>{DIR}/mail"
+`)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command("fetchmail", "-f", conf, "-s", "--nodetach", "--idfile", filepath.Join(p.dir, "ids"), "--pidfile", filepath.Join(p.dir, "pid"))
+	cmd.Env = p.environment("FETCHMAILHOME=" + p.dir)
+	return cmd, nil
+}
+
+func getmail(retriever string) func(place) (*exec.Cmd, error) {
+	return func(p place) (*exec.Cmd, error) {
+		conf, err := p.config("getmailrc", `[retriever]
+type = `+retriever+`
+server = {HOST}
+port = {PORT}
+username = {USER}
+password = {PASSWORD}
+ca_certs = {CA}
+[destination]
+type = Maildir
+path = {DIR}/mail/
+[options]
+read_all = true
+delete = false
+delivered_to = false
+received = false
+verbose = 0
+`)
+		if err != nil {
+			return nil, err
+		}
+		cmd := exec.Command("getmail", "--getmaildir", p.dir, "--rcfile", conf)
+		cmd.Env = p.environment()
+		return cmd, mkMaildir(filepath.Join(p.dir, "mail"))
+	}
+}
+
+func mbsync(fsync string) func(place) (*exec.Cmd, error) {
+	return func(p place) (*exec.Cmd, error) {
+		conf, err := p.config("mbsyncrc", `FSync `+fsync+`
+IMAPStore far
+Host {HOST}
+Port {PORT}
+User {USER}
+Pass {PASSWORD}
+SSLType IMAPS
+CertificateFile {CA}
+
+MaildirStore near
+Path {DIR}/
+Inbox {DIR}/mail
+
+Channel all
+Far :far:
+Near :near:
+Patterns INBOX
+Create Near
+Sync Pull
+SyncState *
+`)
+		if err != nil {
+			return nil, err
+		}
+		cmd := exec.Command("mbsync", "-q", "-c", conf, "all")
+		cmd.Env = p.environment()
+		return cmd, nil
+	}
+}
+
+func offlineimap(p place) (*exec.Cmd, error) {
+	conf, err := p.config("offlineimaprc", `[general]
+accounts = a
+metadata = {DIR}/meta
+[Account a]
+localrepository = near
+remoterepository = far
+[Repository near]
+type = Maildir
+localfolders = {DIR}/mail
+[Repository far]
+type = IMAP
+remotehost = {HOST}
+remoteport = {PORT}
+remoteuser = {USER}
+remotepass = {PASSWORD}
+ssl = yes
+sslcacertfile = {CA}
+readonly = True
+folderfilter = lambda name: name == 'INBOX'
+`)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command("offlineimap", "-o", "-u", "quiet", "-c", conf)
+	cmd.Env = p.environment()
+	return cmd, nil
+}
