@@ -22,7 +22,7 @@ const (
 	WhySuspicious  = "suspicious: what came may not be the whole message"
 	WhyMarked      = `marked \Deleted by another program`
 	WhyNoUID       = "the server gives no reliable identifier"
-	WhyChanged     = "changed at the server since it was archived"
+	WhyChanged     = mail.WhyChanged
 	WhyEnough      = "enough is freed without it"
 )
 

@@ -23,6 +23,12 @@ const (
 	ModeTrash   = "trash"   // moved to the server's \Trash mailbox
 )
 
+// Why a message stays, in the words of a Deleter.
+const (
+	WhyVanished = "no longer at the server"
+	WhyChanged  = "changed at the server since it was archived"
+)
+
 // DeleteOrder asks a source to delete messages of one mailbox.
 type DeleteOrder struct {
 	// Proofs says what may go. Receipt.Info.Ref is the message at the server,

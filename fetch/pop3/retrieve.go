@@ -267,6 +267,9 @@ func (r *retrieval) message(ss *session, p *plan, item planned, rep reply) error
 			return err
 		}
 	}
+	if !r.top {
+		ss.read[item.seq] = true
+	}
 	r.trace(ss, rep, r.body.n)
 	return nil
 }

@@ -33,6 +33,7 @@ type session struct {
 	gen     int       // counts the sessions of a Source
 	began   time.Time // of the login
 	scratch []byte
+	read    map[uint32]bool // messages whose octets were delivered to the end
 
 	noUIDLFence, noLISTFence bool // what probe found
 }
@@ -195,7 +196,7 @@ func (s *Source) open(ctx context.Context) (*session, error) {
 	}
 	conn.Redact(s.cfg.Credentials.Redact)
 	release := conn.Bind(ctx)
-	ss := &session{conn: conn, wire: &wire{Conn: conn, status: true}, rd: newReader(conn), scratch: make([]byte, 32<<10)}
+	ss := &session{conn: conn, wire: &wire{Conn: conn, status: true}, rd: newReader(conn), scratch: make([]byte, 32<<10), read: make(map[uint32]bool)}
 	err = s.begin(ctx, ss)
 	if !release() && err == nil {
 		err = context.Cause(ctx)
