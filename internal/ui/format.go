@@ -65,10 +65,13 @@ func two(a int64, unitA string, b int64, unitB string) string {
 	return fmt.Sprintf("%d %s %d %s", a, unitA, b, unitB)
 }
 
-// Plural joins a count and its noun: 1 message, 1,204 messages.
+// Plural joins a count and its noun: 1 message, 1,204 messages, 2 mailboxes.
 func Plural(n int64, noun string) string {
 	if n == 1 {
 		return "1 " + noun
+	}
+	if strings.HasSuffix(noun, "x") {
+		noun += "e"
 	}
 	return Count(n) + " " + noun + "s"
 }

@@ -180,6 +180,13 @@ func (u *UI) Prompt(text string) {
 	_, _ = io.WriteString(u.opt.Err, Escape(text))
 }
 
+// Break ends the line that Prompt began.
+func (u *UI) Break() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	_, _ = io.WriteString(u.opt.Err, "\n")
+}
+
 // Logger returns a logger that writes lines to standard error beside the live
 // line. Values with control characters are quoted by slog and escaped here.
 func (u *UI) Logger(level slog.Level) *slog.Logger {

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/term"
+	"golang.org/x/time/rate"
+
+	"mailhaul/internal/auth"
+	"mailhaul/internal/config"
+	"mailhaul/internal/dial"
+	"mailhaul/internal/place"
+	"mailhaul/mail"
+)
+
+// account is a server to talk to and the way to log in.
+type account struct {
+	place  place.Server
+	server dial.Server
+	secret config.Password
+}
+
+func (ac account) key() string   { return ac.place.Account() }
+func (ac account) label() string { return mail.AccountLabel(ac.key()) }
+
+// account reads a source or destination as typed, and applies the global flags.
+// ctx ends a question that may come later.
+func (a *app) account(ctx context.Context, typed string, s secretFlags, limit *rate.Limiter, trace *dial.Trace) (account, error) {
+	if !place.IsServer(typed) {
+		return account{}, usage("write imaps://USER@HOST or pop3s://USER@HOST", "the source is no server")
+	}
+	p, err := place.ParseServer(typed)
+	if err != nil {
+		return account{}, err
+	}
+	ac := account{
+		place: p,
+		server: dial.Server{
+			Protocol: p.Protocol, Host: p.Host, Port: p.Port, Security: p.Security,
+			CAFile: a.flags.caFile, Fingerprint: a.flags.fingerprint, AllowCleartext: a.flags.allowCleartext,
+			Timeout: a.flags.timeout, Limit: limit, Trace: trace,
+		},
+		secret: config.Password{
+			User: p.User, Host: p.Host, Command: s.command, File: s.file, Env: "MAILHAUL_PASSWORD", Netrc: netrc(),
+		},
+	}
+	if a.canAsk() {
+		ac.secret.Prompt = func(question string) (string, error) { return a.ask(ctx, question) }
+	}
+	if p.Security == dial.Cleartext && !a.flags.quiet {
+		a.ui.Warn(errors.New(p.String() + ": no TLS: whoever is on the way can read password and mail"))
+	}
+	return ac, nil
+}
+
+// netrc is where ftp(1) and curl look, "" if there is no home.
+func netrc() string {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(home, ".netrc")
+}
+
+// credentials finds the password; it may ask a person.
+func (ac account) credentials(ctx context.Context) (auth.Credentials, error) {
+	password, err := ac.secret.Find(ctx)
+	return auth.Credentials{User: ac.place.User, Password: password}, err
+}
+
+// canAsk tells whether there is a person to ask: only where both ends are a
+// terminal, so that an unattended run never waits.
+func (a *app) canAsk() bool {
+	f, ok := a.stderr.(*os.File)
+	return ok && a.stdin != nil && term.IsTerminal(int(a.stdin.Fd())) && term.IsTerminal(int(f.Fd()))
+}
+
+// ask reads a line from the terminal without showing it. An interrupt gives the
+// terminal back as it was.
+func (a *app) ask(ctx context.Context, question string) (string, error) {
+	fd := int(a.stdin.Fd())
+	before, err := term.GetState(fd)
+	if err != nil {
+		return "", err
+	}
+	type answer struct {
+		line []byte
+		err  error
+	}
+	got := make(chan answer, 1)
+	a.ui.Prompt(question)
+	go func() {
+		line, err := term.ReadPassword(fd)
+		got <- answer{line, err}
+	}()
+	select {
+	case r := <-got:
+		a.ui.Break()
+		return string(r.line), r.err
+	case <-ctx.Done():
+		_ = term.Restore(fd, before) // the run is ending either way
+		a.ui.Break()
+		return "", context.Cause(ctx)
+	}
+}

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/time/rate"
+
+	"mailhaul/fetch"
+	"mailhaul/internal/place"
+	"mailhaul/internal/ui"
+	"mailhaul/internal/vault"
+	"mailhaul/mail"
+)
+
+type backupFlags struct {
+	secret      secretFlags
+	selection   selectionFlags
+	format      string
+	connections int
+	limit       *rate.Limiter
+	fresh       bool // --new
+	merge       bool
+	dryRun      bool
+}
+
+func newBackup(a *app) *cobra.Command {
+	var o backupFlags
+	cmd := &cobra.Command{
+		Use:   "backup SOURCE ARCHIVE",
+		Short: "Copy what is new into the archive",
+		Long: `backup copies the messages that the archive does not have yet, and nothing else:
+nothing is changed at the server, no message is marked as read. A run may be
+stopped or cut off at any point; the same command run again goes on.
+
+SOURCE is imaps://USER@HOST or pop3s://USER@HOST (imap:// and pop3:// ask for
+STARTTLS and STLS). ARCHIVE is a directory; it is made as Maildir, or as mbox if
+it is written mbox:DIR on the first run.
+
+The password is taken from the first of these that is there: --password-command,
+--password-file, MAILHAUL_PASSWORD, ~/.netrc, a question on the terminal. The command
+is run without a shell; write sh -c '…' if it needs one.
+
+The selection flags only narrow. Dates are the server's (INTERNALDATE; over POP3
+the topmost Received line).`,
+		Example: `  mailhaul backup imaps://ada@example.org ~/Mail
+  mailhaul backup pop3s://ada@mail.example.net mbox:~/Mail --password-file ~/.mail-password
+  mailhaul backup imaps://ada@example.org ~/Mail --mailbox INBOX --mailbox 'Archive/**' --newer-than 1y
+  mailhaul backup imaps://ada@example.org ~/Mail -q --max-time 50m    # from cron
+  mailhaul backup imaps://ada@example.org ~/Mail --dry-run`,
+		Args: arguments(2, 2, "a SOURCE and an ARCHIVE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.backup(cmd.Context(), args[0], args[1], o)
+		},
+	}
+	o.secret.register(cmd)
+	o.selection.register(cmd)
+	f := cmd.Flags()
+	f.StringVar(&o.format, "format", "", "make the archive as `maildir|mbox` (first run only; default maildir)")
+	f.IntVar(&o.connections, "connections", 4, "at most `N` connections to an IMAP server")
+	f.Func("limit-rate", "at most this `RATE` in octets per second (500K, 2M)", func(v string) (err error) {
+		o.limit, err = parseRate(v)
+		return err
+	})
+	f.BoolVar(&o.fresh, "new", false, "begin a new archive where one was remembered and is gone")
+	f.BoolVar(&o.merge, "merge", false, "let another user's mail into this archive")
+	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "say what would be copied, and change nothing")
+	return cmd
+}
+
+func (a *app) backup(ctx context.Context, source, archive string, o backupFlags) error {
+	ctx, cancel := a.limit(ctx)
+	defer cancel()
+	began := time.Now()
+	s := ui.Summary{Command: "backup", DryRun: o.dryRun}
+	label := "mailhaul"
+	err := a.backupInto(ctx, source, archive, o, &s, &label)
+	s.Seconds = time.Since(began).Seconds()
+	return a.conclude(ctx, label, s, err)
+}
+
+// backupInto reads what was typed, opens both sides and runs the engine. It fills
+// s and label as far as it comes.
+func (a *app) backupInto(ctx context.Context, source, archive string, o backupFlags, s *ui.Summary, label *string) (err error) {
+	selection, err := o.selection.selection()
+	if err != nil {
+		return err
+	}
+	if o.connections < 1 || o.connections > 50 {
+		return usage("write a number from 1 to 50", "--connections %d makes no sense", o.connections)
+	}
+	dest, err := archivePlace(archive, o.format)
+	if err != nil {
+		return err
+	}
+	trace, closeTrace, err := a.openTrace()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeTrace()) }()
+	ac, err := a.account(ctx, source, o.secret, o.limit, trace)
+	if err != nil {
+		return err
+	}
+	s.Source, s.Archive, *label = ac.key(), dest.Dir, ac.label()
+	credentials, err := ac.credentials(ctx)
+	if err != nil {
+		return err
+	}
+	src := openSource(ac.server, credentials, o.connections)
+	defer func() { err = errors.Join(err, src.Close()) }()
+	opts := fetch.Options{Source: src, Selection: selection, DryRun: o.dryRun, Parallel: parallel(ac.server, o.connections)}
+	return a.copyInto(ctx, opts, dest, o, s, *label)
+}
+
+// copyInto opens the archive and runs the engine. An archive that does not exist
+// yet is made only once the server has let us in and has the mailboxes asked for.
+func (a *app) copyInto(ctx context.Context, opts fetch.Options, dest place.Archive, o backupFlags, s *ui.Summary, label string) (err error) {
+	run, end := a.show(label)
+	defer end()
+	opts.Notify = run.Notify
+	opts.Ledger = noLedger{}
+	missing := !vaultExists(dest.Dir)
+	if missing && !o.dryRun {
+		if err := checkMailboxes(ctx, opts); err != nil {
+			return err
+		}
+	}
+	if !missing || !o.dryRun {
+		v, err := a.openVault(ctx, dest, vault.Options{Create: true, New: o.fresh, ReadOnly: o.dryRun, Notify: run.Notify})
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, v.Close()) }()
+		if err := v.Admit(opts.Source.Account(), o.merge); err != nil {
+			return err
+		}
+		opts.Archive, opts.Ledger = v.Archive, v.Ledger
+		s.Archive = v.Path()
+	}
+	res, err := fetch.Run(ctx, opts)
+	end()
+	c := res.Counts
+	s.Listed, s.Archived, s.Adopted, s.Skipped = &c.Listed, &c.Archived, &c.Adopted, &c.Skipped
+	s.Failed, s.Suspicious, s.Octets = &c.Failed, &c.Suspicious, c.Octets
+	for _, m := range res.Mailboxes {
+		a.ui.Mailbox(mailboxTotals(m))
+	}
+	if err == nil {
+		err = s.Balance()
+	}
+	return err
+}
+
+func mailboxTotals(m fetch.MailboxResult) ui.Mailbox {
+	t := ui.Mailbox{
+		Mailbox: m.Name, Listed: m.Listed, Archived: m.Archived, Adopted: m.Adopted,
+		Skipped: m.Skipped, Failed: m.Failed, Suspicious: m.Suspicious, Octets: m.Octets,
+	}
+	if m.Err != nil {
+		t.Error = m.Err.Error()
+	}
+	return t
+}
+
+// checkMailboxes logs in and lets the engine check the selection, without listing
+// any mailbox.
+func checkMailboxes(ctx context.Context, o fetch.Options) error {
+	o.Source, o.DryRun, o.Notify = namesOnly{o.Source}, true, nil
+	_, err := fetch.Run(ctx, o)
+	return err
+}
+
+// namesOnly is a source of empty mailboxes.
+type namesOnly struct{ fetch.Source }
+
+func (namesOnly) List(context.Context, mail.Mailbox) iter.Seq2[mail.Info, error] {
+	return func(func(mail.Info, error) bool) {}
+}
+
+// noLedger stands for the ledger of an archive that does not exist: nothing is
+// known, and nothing can be recorded.
+type noLedger struct{}
+
+var errNoLedger = errors.New("there is no archive")
+
+func (noLedger) Cursor(context.Context, string, string) (string, error) { return "", nil }
+func (noLedger) Claims(context.Context, string, string, func(mail.Claim) error) error {
+	return nil
+}
+func (noLedger) Free(context.Context, string, string, func(mail.Held) error) error { return nil }
+func (noLedger) Message(context.Context, int64) (mail.Held, error)                 { return mail.Held{}, errNoLedger }
+func (noLedger) Record(context.Context, mail.Change) error                         { return errNoLedger }

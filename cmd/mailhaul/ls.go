@@ -1,0 +1,194 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"mime"
+	netmail "net/mail"
+	"strings"
+	"time"
+
+	"github.com/emersion/go-message/charset"
+	"github.com/spf13/cobra"
+
+	"mailhaul/internal/ui"
+	"mailhaul/internal/vault"
+	"mailhaul/mail"
+)
+
+func newLs(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "ls ARCHIVE [MAILBOX…]",
+		Short: "List the mailboxes of an archive, or the messages of some",
+		Long: `ls lists the mailboxes of an archive with the number and size of their messages.
+With mailboxes (globs as for --mailbox) it lists their messages: number, date in
+local time, size, flags, sender, subject and the beginning of the digest, by which
+mailhaul cat shows one.`,
+		Example: `  mailhaul ls ~/Mail
+  mailhaul ls ~/Mail INBOX
+  mailhaul ls ~/Mail 'Archive/**' --json`,
+		Args: arguments(1, -1, "an ARCHIVE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.ls(cmd.Context(), args[0], args[1:])
+		},
+	}
+}
+
+func (a *app) ls(ctx context.Context, typed string, patterns []string) (err error) {
+	v, err := a.openToRead(ctx, typed)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, v.Close()) }()
+	names, err := v.Ledger.Mailboxes(ctx)
+	if err != nil {
+		return err
+	}
+	if len(patterns) == 0 {
+		return a.lsMailboxes(ctx, v, names)
+	}
+	if err := known(patterns, names); err != nil {
+		return err
+	}
+	for _, name := range names {
+		if (mail.Selection{Mailboxes: patterns}).MatchMailbox(name) {
+			if err := a.lsMessages(ctx, v, name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// known checks that every mailbox named without a pattern is there.
+func known(patterns, names []string) error {
+	for _, p := range patterns {
+		found := mail.IsGlob(p)
+		for _, name := range names {
+			found = found || mail.MatchGlob(p, name)
+		}
+		if !found {
+			return usage("mailhaul ls ARCHIVE lists the mailboxes", "there is no mailbox %q in the archive", p)
+		}
+	}
+	return nil
+}
+
+func (a *app) lsMailboxes(ctx context.Context, v *vault.Vault, names []string) error {
+	var messages, octets int64
+	for _, name := range names {
+		var n, size int64
+		err := present(ctx, v, name, func(_ int64, h mail.Held) error {
+			n, size = n+1, size+h.Receipt.Octets
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		messages, octets = messages+n, octets+size
+		a.ui.Result("%9s  %9s  %s", ui.Count(n), ui.Octets(size), name)
+		a.ui.Object(map[string]any{"type": "mailbox", "mailbox": name, "messages": n, "octets": size})
+	}
+	a.ui.Result("%9s  %9s  in %s", ui.Count(messages), ui.Octets(octets), ui.Plural(int64(len(names)), "mailbox"))
+	a.ui.Object(map[string]any{"type": "summary", "command": "ls", "archive": v.Path(), "mailboxes": len(names), "messages": messages, "octets": octets, "exit": exitDone})
+	return nil
+}
+
+// present yields the messages of a mailbox that are in the archive, numbered from
+// 1 in the order in which they were archived.
+func present(ctx context.Context, v *vault.Vault, mailbox string, yield func(n int64, h mail.Held) error) error {
+	var n int64
+	return v.Ledger.Messages(ctx, mailbox, func(h mail.Held) error {
+		if h.Receipt.Place == "" {
+			return nil
+		}
+		n++
+		return yield(n, h)
+	})
+}
+
+func (a *app) lsMessages(ctx context.Context, v *vault.Vault, mailbox string) error {
+	a.ui.Result("%s:", mailbox)
+	return present(ctx, v, mailbox, func(n int64, h mail.Held) error {
+		rc := h.Receipt
+		from, subject := headline(ctx, v, rc)
+		a.ui.Result("%6d  %s  %9s  %-4s  %s  %s  %.12s", n, rc.Info.InternalDate.Local().Format("2006-01-02 15:04"),
+			ui.Octets(rc.Octets), letters(rc.Info.Flags), ui.Pad(ui.Escape(from), 22), ui.Pad(ui.Escape(subject), 40), rc.Digest)
+		a.ui.Object(map[string]any{
+			"type": "message", "mailbox": mailbox, "number": n, "digest": rc.Digest.String(), "date": rc.Info.InternalDate.UTC().Format(time.RFC3339),
+			"octets": rc.Octets, "flags": rc.Info.Flags.List(), "from": from, "subject": subject, "place": rc.Place, "suspicious": h.Suspicious,
+		})
+		return a.ui.Err()
+	})
+}
+
+// letters abbreviates the system flags as Maildir does.
+func letters(f mail.Flags) string {
+	var b strings.Builder
+	for _, l := range []struct{ flag, letter string }{
+		{mail.Draft, "D"}, {mail.Flagged, "F"}, {mail.Answered, "R"}, {mail.Seen, "S"}, {mail.Deleted, "T"},
+	} {
+		if f.Has(l.flag) {
+			b.WriteString(l.letter)
+		}
+	}
+	return b.String()
+}
+
+// headline reads sender and subject for a person. What cannot be read is left
+// empty: a listing is no verification.
+func headline(ctx context.Context, v *vault.Vault, rc mail.Receipt) (from, subject string) {
+	r, err := v.Archive.Open(ctx, rc)
+	if err != nil {
+		return "(missing)", ""
+	}
+	defer r.Close()
+	fields := header(r, "From", "Subject")
+	from = decode(fields["From"])
+	parser := netmail.AddressParser{WordDecoder: &words}
+	if list, err := parser.ParseList(fields["From"]); err == nil && len(list) > 0 {
+		if from = list[0].Name; from == "" {
+			from = list[0].Address
+		}
+	}
+	return from, decode(fields["Subject"])
+}
+
+// words decodes RFC 2047 in any charset go-message knows.
+var words = mime.WordDecoder{CharsetReader: charset.Reader}
+
+func decode(s string) string {
+	if d, err := words.DecodeHeader(s); err == nil {
+		return d
+	}
+	return s
+}
+
+// header returns the first occurrence of some fields, unfolded. It takes what is
+// there: a line that is no field is passed over.
+func header(r io.Reader, names ...string) map[string]string {
+	const most = 256 << 10 // octets of a header looked at
+	fields := map[string]string{}
+	lines := bufio.NewScanner(io.LimitReader(r, most))
+	lines.Buffer(make([]byte, 0, 4096), most)
+	current := ""
+	for lines.Scan() && lines.Text() != "" {
+		line := lines.Text()
+		if line[0] == ' ' || line[0] == '\t' {
+			if current != "" {
+				fields[current] += " " + strings.TrimSpace(line)
+			}
+			continue
+		}
+		current = ""
+		name, value, _ := strings.Cut(line, ":")
+		for _, want := range names {
+			if _, seen := fields[want]; !seen && strings.EqualFold(strings.TrimSpace(name), want) {
+				fields[want], current = strings.TrimSpace(value), want
+			}
+		}
+	}
+	return fields
+}

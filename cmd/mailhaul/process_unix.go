@@ -1,0 +1,67 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// grace is how long a run may take to commit and leave after a signal.
+const grace = 5 * time.Second
+
+// harden keeps what the process writes to its owner: no file for others whatever
+// the umask was, and no core file with a password in it.
+func harden() {
+	unix.Umask(0o077)
+	// Not being allowed to lower a limit is no reason to refuse work.
+	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
+}
+
+func signalName(s syscall.Signal) string { return unix.SignalName(s) }
+
+// watchSignals ends the context at SIGINT or SIGTERM; a second one, or a run that
+// does not leave in time, ends the process at once: everything on disk is made to
+// survive that. SIGUSR1 shows where the run stands. A closed pipe is an error of
+// the write, not the end of the run.
+func (a *app) watchSignals(parent context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	signals := make(chan os.Signal, 4)
+	signal.Ignore(syscall.SIGPIPE)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGUSR1)
+	done := make(chan struct{})
+	go func() {
+		var late <-chan time.Time
+		first := 0
+		for {
+			select {
+			case <-done:
+				return
+			case <-late:
+				os.Exit(first)
+			case s := <-signals:
+				sig, _ := s.(syscall.Signal)
+				switch {
+				case sig == syscall.SIGUSR1:
+					a.status()
+				case first != 0:
+					os.Exit(128 + int(sig))
+				default:
+					first = 128 + int(sig)
+					late = time.After(grace)
+					cancel(interrupted{sig})
+				}
+			}
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(done)
+		cancel(nil)
+	}
+}

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"mailhaul/internal/place"
+	"mailhaul/internal/ui"
+	"mailhaul/mail"
+)
+
+// memoryLimit is what the garbage collector aims to stay under, in octets, so
+// that the whole process stays under 48 MiB.
+const memoryLimit = 40 << 20
+
+// app is one run of the program.
+type app struct {
+	stdin          *os.File
+	stdout, stderr io.Writer
+	ui             *ui.UI
+	flags          globalFlags
+	current        atomic.Pointer[ui.Run] // what SIGUSR1 asks about
+	exit           atomic.Int32           // code the verb chose for a run without error
+	limited        atomic.Bool            // --max-time has begun to count
+}
+
+// run runs the program and returns its exit code.
+func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
+	harden()
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	a.ui = a.newUI()
+	ctx, stop := a.watchSignals(context.Background())
+	defer stop()
+	root := newRoot(a)
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		err = a.writeError()
+	}
+	if err != nil && !errors.Is(err, errSaid) {
+		a.ui.Error(asInterrupted(ctx, err))
+	}
+	return a.code(ctx, err)
+}
+
+// newUI makes the user interface the flags ask for.
+func (a *app) newUI() *ui.UI {
+	o := ui.Options{
+		Out: a.stdout, Err: a.stderr,
+		Quiet: a.flags.quiet, Verbose: a.flags.verbose, JSON: a.flags.json,
+	}
+	if f, ok := a.stderr.(*os.File); ok && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(f.Fd())) {
+		o.Terminal = true
+		o.Width = func() int {
+			columns, _, err := term.GetSize(int(f.Fd()))
+			if err != nil {
+				return 0
+			}
+			return columns
+		}
+	}
+	return ui.New(o)
+}
+
+// writeError tells of results that could not be written.
+func (a *app) writeError() error {
+	err := a.ui.Err()
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.EPIPE): // the reader has seen enough
+		return errSaid
+	}
+	return &mail.Error{Kind: mail.KindDisk, Op: "write to standard output", Err: err}
+}
+
+func newRoot(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "mailhaul",
+		Short: "Move mail: archive it, and know that it is archived",
+		Long: `mailhaul copies what is new at a POP3 or IMAP server into a local archive
+(Maildir or mbox) that other programs can open, and proves that it is there.
+
+A server is written imaps://USER@HOST or pop3s://USER@HOST (imap:// and pop3://
+ask for STARTTLS and STLS), an archive as a directory. Passwords are never part of
+a place: see mailhaul backup --help.`,
+		Example: `  mailhaul demo                                  try it: servers and mail are built in
+  mailhaul backup imaps://ada@example.org ~/Mail   copy what is new
+  mailhaul verify ~/Mail                           read every octet back`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		Args:              cobra.ArbitraryArgs,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.start(cmd) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if a.flags.version {
+				return a.version()
+			}
+			if len(args) > 0 {
+				return unknownVerb(cmd, args[0])
+			}
+			return cmd.Help()
+		},
+	}
+	a.flags.register(root)
+	root.SetFlagErrorFunc(flagError)
+	root.AddCommand(newBackup(a), newVerify(a), newLs(a), newCat(a), newVersion(a))
+	return root
+}
+
+// start applies the global flags, before any verb.
+func (a *app) start(cmd *cobra.Command) error {
+	if err := a.flags.check(); err != nil {
+		return err
+	}
+	a.ui = a.newUI()
+	slog.SetDefault(a.ui.Logger(a.flags.level()))
+	return nil
+}
+
+func usage(hint, format string, args ...any) error {
+	return &mail.Error{Kind: mail.KindUsage, Err: fmt.Errorf(format, args...), Hint: hint}
+}
+
+// unknownVerb does not repeat what may be a place with a password in it.
+func unknownVerb(root *cobra.Command, word string) error {
+	if strings.ContainsAny(word, ":@/") {
+		return usage("write for example: mailhaul backup imaps://USER@HOST ~/Mail", "a place was given where a verb belongs")
+	}
+	var names []string
+	for _, c := range root.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
+	}
+	hint := "mailhaul --help lists the verbs"
+	if near := place.Nearest(word, names); near != "" {
+		hint = "did you mean mailhaul " + near + "?"
+	}
+	return usage(hint, "there is no verb %q", word)
+}
+
+// flagError makes one clear sentence of what the flag parser says, without the
+// values it may repeat.
+func flagError(cmd *cobra.Command, err error) error {
+	text := err.Error()
+	hint := cmd.CommandPath() + " --help lists the flags"
+	if name, ok := strings.CutPrefix(text, "unknown flag: --"); ok {
+		name, _, _ = strings.Cut(name, "=")
+		if near := place.Nearest(name, flagNames(cmd)); near != "" {
+			hint = "did you mean --" + near + "?"
+		}
+		if name == "password" {
+			hint = "a secret is never given on the command line; use --password-command, --password-file or MAILHAUL_PASSWORD"
+		}
+		return usage(hint, "unknown flag --%s", name)
+	}
+	if strings.HasPrefix(text, "unknown shorthand flag") {
+		text, _, _ = strings.Cut(text, " in -")
+	}
+	return usage(hint, "%s", text)
+}
+
+// arguments checks the number of arguments and says what is missing.
+func arguments(least, most int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) >= least && (most < 0 || len(args) <= most) {
+			return nil
+		}
+		first, _, _ := strings.Cut(strings.TrimSpace(cmd.Example), "\n")
+		first, _, _ = strings.Cut(first, "  ")
+		return usage("write for example: "+first, "%s needs %s; %s", cmd.CommandPath(), what, given(len(args)))
+	}
+}
+
+func given(n int) string {
+	switch n {
+	case 0:
+		return "nothing was given"
+	case 1:
+		return "one argument was given"
+	}
+	return fmt.Sprintf("%d arguments were given", n)
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"os"
+	"sync"
+	"time"
+
+	"mailhaul/internal/dial"
+	"mailhaul/internal/ui"
+	"mailhaul/mail"
+)
+
+// limit bounds a run by --max-time. What is there when it is over is committed;
+// a run that does not leave within the grace is ended, as after a signal.
+func (a *app) limit(ctx context.Context) (context.Context, context.CancelFunc) {
+	if a.flags.maxTime == 0 {
+		return ctx, func() {}
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, a.flags.maxTime, errMaxTime)
+	late := time.AfterFunc(a.flags.maxTime+grace, func() {
+		a.ui.Error(errMaxTime)
+		os.Exit(exitTemporary)
+	})
+	return ctx, func() { late.Stop(); cancel() }
+}
+
+// openTrace opens the file of --trace; nil if none was asked for.
+func (a *app) openTrace() (*dial.Trace, func() error, error) {
+	if a.flags.trace == "" {
+		return nil, func() error { return nil }, nil
+	}
+	f, err := os.OpenFile(a.flags.trace, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, nil, &mail.Error{Kind: mail.KindDisk, Op: "--trace", Err: err}
+	}
+	return &dial.Trace{W: f}, f.Close, nil
+}
+
+// show begins to show a run; SIGUSR1 asks it where it stands.
+func (a *app) show(label string) (*ui.Run, func()) {
+	r := a.ui.Start(label)
+	a.current.Store(r)
+	return r, sync.OnceFunc(func() {
+		a.current.Store(nil)
+		r.End()
+	})
+}
+
+// status answers SIGUSR1.
+func (a *app) status() {
+	if r := a.current.Load(); r != nil {
+		r.Status()
+		return
+	}
+	a.ui.Note("mailhaul: nothing is being transferred at the moment")
+}
+
+// conclude tells how a run ended, in words and as a summary, and fixes the exit
+// code. It returns nil or errSaid.
+func (a *app) conclude(ctx context.Context, label string, s ui.Summary, err error) error {
+	code := a.code(ctx, err)
+	if err == nil && (count(s.Failed) > 0 || count(s.Suspicious) > 0) {
+		code = exitPartial
+	}
+	if err != nil {
+		a.ui.Error(asInterrupted(ctx, err))
+		if count(s.Failed) > 0 {
+			code = worse(code, exitPartial)
+		}
+	}
+	s.Exit = code
+	if err == nil || a.flags.json || count(s.Listed) > 0 {
+		a.ui.Summary(label, s)
+	}
+	a.exit.Store(int32(code))
+	if code == exitDone {
+		return nil
+	}
+	return errSaid
+}
+
+func count(n *int64) int64 {
+	if n == nil {
+		return 0
+	}
+	return *n
+}
