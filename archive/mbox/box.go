@@ -1,6 +1,7 @@
 package mbox
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -153,15 +154,16 @@ func missingSeparator(r io.ReaderAt, size int64) ([]byte, error) {
 	if size == 0 {
 		return nil, nil
 	}
-	var end [2]byte
-	b := end[:min(size, 2)]
+	var end [3]byte
+	b := end[:min(size, 3)]
 	if _, err := r.ReadAt(b, size-int64(len(b))); err != nil && err != io.EOF {
 		return nil, err
 	}
+	b = bytes.TrimPrefix(b, []byte("\n\r")) // what is left is an empty line
 	switch {
 	case b[len(b)-1] != '\n':
 		return []byte("\n\n"), nil
-	case len(b) == 2 && b[0] != '\n':
+	case len(b) > 1 && b[len(b)-2] != '\n':
 		return []byte("\n"), nil
 	}
 	return nil, nil

@@ -174,7 +174,8 @@ func (s *scanner) scan() ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !s.run && b[0] == 'F' && s.blank {
+		first := b[0] // b itself changes with the next Peek
+		if !s.run && first == 'F' && s.blank {
 			if line, err := s.peekLine(maxFrom); err != nil {
 				return nil, err
 			} else if _, ok := parseFrom(line); ok {
@@ -182,7 +183,7 @@ func (s *scanner) scan() ([]byte, error) {
 				return nil, io.EOF
 			}
 		}
-		if b[0] == '\n' {
+		if first == '\n' {
 			s.discard(1)
 			s.blank, s.header = true, false
 			if out := s.hold(lineFeed); out != nil {
@@ -190,7 +191,7 @@ func (s *scanner) scan() ([]byte, error) {
 			}
 			continue
 		}
-		if b[0] == '\r' {
+		if first == '\r' {
 			if b, _ := s.r.Peek(2); len(b) == 2 && b[1] == '\n' {
 				return s.blankCRLF()
 			}
@@ -199,7 +200,7 @@ func (s *scanner) scan() ([]byte, error) {
 			return out, nil
 		}
 		s.blank = false
-		if b[0] == '>' {
+		if first == '>' {
 			if out, err := s.quoted(); err != nil || len(out) > 0 {
 				return out, err
 			}
