@@ -34,7 +34,7 @@ func archivePlace(typed, format string) (place.Archive, error) {
 // openVault opens an archive with the drivers of this program and the flags of
 // every verb.
 func (a *app) openVault(ctx context.Context, p place.Archive, o vault.Options) (*vault.Vault, error) {
-	o.Format, o.LockWait, o.Formats = p.Format, a.flags.lockWait, formats
+	o.Format, o.LockWait, o.Formats, o.StateDir = p.Format, a.flags.lockWait, formats, a.stateDir
 	return vault.Open(ctx, p.Dir, o)
 }
 

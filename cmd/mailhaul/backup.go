@@ -10,11 +10,16 @@ import (
 	"golang.org/x/time/rate"
 
 	"mailhaul/fetch"
+	"mailhaul/internal/auth"
+	"mailhaul/internal/dial"
 	"mailhaul/internal/place"
 	"mailhaul/internal/ui"
 	"mailhaul/internal/vault"
 	"mailhaul/mail"
 )
+
+// defaultConnections is how many connections an IMAP server is asked for.
+const defaultConnections = 4
 
 type backupFlags struct {
 	secret      secretFlags
@@ -60,7 +65,7 @@ the topmost Received line).`,
 	o.selection.register(cmd)
 	f := cmd.Flags()
 	f.StringVar(&o.format, "format", "", "make the archive as `maildir|mbox` (first run only; default maildir)")
-	f.IntVar(&o.connections, "connections", 4, "at most `N` connections to an IMAP server")
+	f.IntVar(&o.connections, "connections", defaultConnections, "at most `N` connections to an IMAP server")
 	f.Func("limit-rate", "at most this `RATE` in octets per second (500K, 2M)", func(v string) (err error) {
 		o.limit, err = parseRate(v)
 		return err
@@ -110,16 +115,25 @@ func (a *app) backupInto(ctx context.Context, source, archive string, o backupFl
 	if err != nil {
 		return err
 	}
-	src := openSource(ac.server, credentials, o.connections)
+	return a.copyFrom(ctx, ac.server, credentials, dest, selection, o, s)
+}
+
+// copyFrom connects the two sides.
+func (a *app) copyFrom(ctx context.Context, server dial.Server, c auth.Credentials, dest place.Archive, selection mail.Selection, o backupFlags, s *ui.Summary) (err error) {
+	src, err := openSource(server, c, o.connections)
+	if err != nil {
+		return err
+	}
 	defer func() { err = errors.Join(err, src.Close()) }()
-	opts := fetch.Options{Source: src, Selection: selection, DryRun: o.dryRun, Parallel: parallel(ac.server, o.connections)}
-	return a.copyInto(ctx, opts, dest, o, s, *label)
+	s.Source, s.Archive = src.Account(), dest.Dir
+	opts := fetch.Options{Source: src, Selection: selection, DryRun: o.dryRun, Parallel: parallel(server, o.connections)}
+	return a.copyInto(ctx, opts, dest, o, s)
 }
 
 // copyInto opens the archive and runs the engine. An archive that does not exist
 // yet is made only once the server has let us in and has the mailboxes asked for.
-func (a *app) copyInto(ctx context.Context, opts fetch.Options, dest place.Archive, o backupFlags, s *ui.Summary, label string) (err error) {
-	run, end := a.show(label)
+func (a *app) copyInto(ctx context.Context, opts fetch.Options, dest place.Archive, o backupFlags, s *ui.Summary) (err error) {
+	run, end := a.show(mail.AccountLabel(opts.Source.Account()))
 	defer end()
 	opts.Notify = run.Notify
 	opts.Ledger = noLedger{}
@@ -146,6 +160,9 @@ func (a *app) copyInto(ctx context.Context, opts fetch.Options, dest place.Archi
 	c := res.Counts
 	s.Listed, s.Archived, s.Adopted, s.Skipped = &c.Listed, &c.Archived, &c.Adopted, &c.Skipped
 	s.Failed, s.Suspicious, s.Octets = &c.Failed, &c.Suspicious, c.Octets
+	if o.dryRun {
+		s.Octets = run.Planned()
+	}
 	for _, m := range res.Mailboxes {
 		a.ui.Mailbox(mailboxTotals(m))
 	}

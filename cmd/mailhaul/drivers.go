@@ -1,7 +1,10 @@
 package main
 
 import (
+	"fmt"
+
 	"mailhaul/archive"
+	"mailhaul/archive/maildir"
 	"mailhaul/archive/mbox"
 	"mailhaul/fetch"
 	"mailhaul/fetch/pop3"
@@ -9,20 +12,36 @@ import (
 	"mailhaul/internal/dial"
 	"mailhaul/internal/durable"
 	"mailhaul/internal/vault"
+	"mailhaul/mail"
 )
 
 // This file is the one place that names every driver.
 
 // formats are the archive formats, by the names of place.Formats.
 var formats = map[string]vault.Constructor{
+	"maildir": func(fsys durable.FS, anchors archive.Anchors) (archive.Archive, error) {
+		return maildir.New(fsys, anchors, maildir.Options{})
+	},
 	"mbox": func(fsys durable.FS, anchors archive.Anchors) (archive.Archive, error) {
 		return mbox.New(fsys, anchors, mbox.Options{})
 	},
 }
 
-// openSource makes the driver of a server's protocol. Nothing is connected yet.
-func openSource(s dial.Server, c auth.Credentials, connections int) fetch.Source {
-	return pop3.New(pop3.Config{Server: s, Credentials: c})
+// sources are the protocols. connections is how many may be open at once. Nothing
+// is connected yet.
+var sources = map[string]func(s dial.Server, c auth.Credentials, connections int) fetch.Source{
+	"pop3": func(s dial.Server, c auth.Credentials, _ int) fetch.Source {
+		return pop3.New(pop3.Config{Server: s, Credentials: c})
+	},
+}
+
+// openSource makes the driver of a server's protocol.
+func openSource(s dial.Server, c auth.Credentials, connections int) (fetch.Source, error) {
+	open := sources[s.Protocol]
+	if open == nil {
+		return nil, &mail.Error{Kind: mail.KindUsage, Err: fmt.Errorf("no driver for the protocol %q", s.Protocol)}
+	}
+	return open(s, c, connections), nil
 }
 
 // parallel is how many mailboxes are worked on at once: POP3 has one mailbox and

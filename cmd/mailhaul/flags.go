@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"math"
 	"strconv"
@@ -130,14 +129,15 @@ func (s *selectionFlags) register(cmd *cobra.Command) {
 	f.BoolVar(&s.noFlagged, "no-flagged", false, "only messages that are not flagged")
 	f.BoolVar(&s.seen, "seen", false, "only messages that were read")
 	f.BoolVar(&s.noSeen, "no-seen", false, "only messages that were not read")
-	cmd.MarkFlagsMutuallyExclusive("flagged", "no-flagged")
-	cmd.MarkFlagsMutuallyExclusive("seen", "no-seen")
 }
 
 func (s *selectionFlags) selection() (mail.Selection, error) {
 	sel := mail.Selection{
 		Mailboxes: s.mailboxes, Exclude: s.exclude, Since: s.since, Before: s.before, Larger: s.larger, Smaller: s.smaller,
 		Flagged: either(s.flagged, s.noFlagged), Seen: either(s.seen, s.noSeen),
+	}
+	if s.flagged && s.noFlagged || s.seen && s.noSeen {
+		return sel, usage("leave one of them out", "a flag and its --no- twin select nothing")
 	}
 	if s.newerThan.After(sel.Since) {
 		sel.Since = s.newerThan
@@ -247,9 +247,4 @@ func flagNames(cmd *cobra.Command) []string {
 		}
 	}
 	return names
-}
-
-// value makes an error of a flag's value read as one sentence.
-func value(flag string, err error) error {
-	return usage("", "%s", fmt.Sprintf("--%s: %v", flag, err))
 }

@@ -120,7 +120,7 @@ func (a *app) lsMessages(ctx context.Context, v *vault.Vault, mailbox string) er
 			"type": "message", "mailbox": mailbox, "number": n, "digest": rc.Digest.String(), "date": rc.Info.InternalDate.UTC().Format(time.RFC3339),
 			"octets": rc.Octets, "flags": rc.Info.Flags.List(), "from": from, "subject": subject, "place": rc.Place, "suspicious": h.Suspicious,
 		})
-		return a.ui.Err()
+		return a.writeError()
 	})
 }
 

@@ -32,7 +32,7 @@ type app struct {
 	flags          globalFlags
 	current        atomic.Pointer[ui.Run] // what SIGUSR1 asks about
 	exit           atomic.Int32           // code the verb chose for a run without error
-	limited        atomic.Bool            // --max-time has begun to count
+	stateDir       string                 // where archives are remembered; "" for the user's
 }
 
 // run runs the program and returns its exit code.
@@ -119,7 +119,7 @@ a place: see mailhaul backup --help.`,
 	}
 	a.flags.register(root)
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newBackup(a), newVerify(a), newLs(a), newCat(a), newVersion(a))
+	root.AddCommand(newBackup(a), newVerify(a), newLs(a), newCat(a), newDemo(a), newVersion(a))
 	return root
 }
 

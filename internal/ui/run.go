@@ -187,6 +187,9 @@ func (r *Run) Status() {
 	r.u.say("", text)
 }
 
+// Planned returns how many octets the mailboxes listed so far have to do.
+func (r *Run) Planned() int64 { return r.plannedOctets.Load() }
+
 // End stops drawing. It returns when nothing is drawn any more.
 func (r *Run) End() {
 	close(r.stop)

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"mailhaul/internal/demo"
+)
+
+// The scripts run this test binary as mailhaul, a process of its own.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"mailhaul": main})
+}
+
+func TestScript(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			home := filepath.Join(env.WorkDir, "home")
+			env.Setenv("HOME", home)
+			env.Setenv("XDG_STATE_HOME", filepath.Join(home, "state"))
+			env.Setenv("XDG_CONFIG_HOME", filepath.Join(home, "config"))
+			env.Setenv("TZ", "UTC")
+			return os.Mkdir(home, 0o700)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"serve": serve,
+			"code":  code,
+			"lines": lines,
+		},
+	})
+}
+
+// serve starts the demo's servers until the script ends. It sets $IMAP, $POP3,
+// $IMAPPORT and $POP3PORT, the password, and writes ca.pem.
+//
+//	serve [MESSAGES-PER-MAILBOX]
+func serve(ts *testscript.TestScript, neg bool, args []string) {
+	all := demo.Account()
+	if len(args) > 0 {
+		n := 0
+		_, err := fmt.Sscan(args[0], &n)
+		ts.Check(err)
+		for i := range all {
+			all[i].Messages = slices.Clip(all[i].Messages[:min(n, len(all[i].Messages))])
+		}
+	}
+	s, err := demo.Serve(all)
+	ts.Check(err)
+	ts.Defer(func() { ts.Check(s.Close()) })
+	ts.Check(os.WriteFile(ts.MkAbs("ca.pem"), s.CA, 0o600))
+	for name, port := range map[string]int{"IMAP": s.IMAPPort, "POP3": s.POP3Port} {
+		ts.Setenv(name, fmt.Sprintf("%ss://%s@%s:%d", strings.ToLower(name), demo.User, demo.Host, port))
+		ts.Setenv(name+"PORT", fmt.Sprint(port))
+	}
+	ts.Setenv("MAILHAUL_PASSWORD", demo.Password)
+}
+
+// code runs mailhaul and wants an exit code, and that no secret is printed.
+//
+//	code 64 backup ...
+func code(ts *testscript.TestScript, neg bool, args []string) {
+	want := 0
+	_, err := fmt.Sscan(args[0], &want)
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec("mailhaul", args[1:]...); err != nil {
+		if _, scanErr := fmt.Sscanf(err.Error(), "exit status %d", &got); scanErr != nil {
+			ts.Fatalf("%v", err)
+		}
+	}
+	if (got == want) == neg {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+	for _, name := range []string{"stdout", "stderr"} {
+		if strings.Contains(ts.ReadFile(name), demo.Password) {
+			ts.Fatalf("the password is in %s", name)
+		}
+	}
+}
+
+// lines counts the lines of a file or of stdout or stderr.
+//
+//	lines stdout 1
+func lines(ts *testscript.TestScript, neg bool, args []string) {
+	want := 0
+	_, err := fmt.Sscan(args[1], &want)
+	ts.Check(err)
+	if got := strings.Count(ts.ReadFile(args[0]), "\n"); (got == want) == neg {
+		ts.Fatalf("%s has %d lines, want %d", args[0], got, want)
+	}
+}
