@@ -34,13 +34,13 @@ import (
 type Options struct {
 	// Host is the third part of file names; "" means the name of this host.
 	Host string
-	// OpenFiles is how many descriptors of messages not yet synced are kept open
-	// at most, besides one for each Append that runs; 0 means 256. More pending
-	// messages are synced early.
+	// OpenFiles is how many messages may wait with an open descriptor before they
+	// are synced early; 0 means 200. As many again may be open while that goes
+	// on, and one for each Append that runs.
 	OpenFiles int
 }
 
-const defaultOpenFiles = 256
+const defaultOpenFiles = 200
 
 // Archive is an archive.Archive and archive.Flagger of Maildirs. Its methods may
 // be called concurrently as far as the contract says.
