@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"mailhaul/archive"
+	"mailhaul/archive/maildir"
 	"mailhaul/archive/mbox"
 	"mailhaul/internal/durable"
 	"mailhaul/mail"
@@ -126,7 +127,9 @@ func (f *files) Close() error { return nil }
 func options(t *testing.T) Options {
 	t.Helper()
 	return Options{Create: true, StateDir: filepath.Join(t.TempDir(), "state"), Formats: map[string]Constructor{
-		"maildir": newFiles,
+		"maildir": func(fsys durable.FS, a archive.Anchors) (archive.Archive, error) {
+			return maildir.New(fsys, a, maildir.Options{})
+		},
 		"mbox": func(fsys durable.FS, a archive.Anchors) (archive.Archive, error) {
 			return mbox.New(fsys, a, mbox.Options{})
 		},
@@ -408,6 +411,7 @@ func TestKilledBeforeRecord(t *testing.T) {
 
 func TestFailedCommitKeepsTheMark(t *testing.T) {
 	o, dir := options(t), t.TempDir()
+	o.Formats["maildir"] = newFiles
 	v := open(t, dir, o)
 	put(t, v, ada, "INBOX", "x\r\n")
 	v.raw.(*files).failing = errors.New("disk")
@@ -469,6 +473,16 @@ func TestVerify(t *testing.T) {
 	})
 }
 
+// onDisk finds the file of a Maildir place, whatever its flags.
+func onDisk(t *testing.T, dir, place string) string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(dir, place) + "*")
+	if err != nil || len(found) != 1 {
+		t.Fatalf("%s: %q %v", place, found, err)
+	}
+	return found[0]
+}
+
 // damage changes one octet, and removes a message where that is a file.
 func damage(t *testing.T, v *Vault, dir string) {
 	t.Helper()
@@ -482,7 +496,8 @@ func damage(t *testing.T, v *Vault, dir string) {
 		}
 		at = strings.Index(string(b), "A: 7\n") + len("A: 7\n\nbo")
 	} else {
-		remove(t, filepath.Join(dir, list[3].Receipt.Place))
+		remove(t, onDisk(t, dir, list[3].Receipt.Place))
+		place = strings.TrimPrefix(onDisk(t, dir, place), dir)
 	}
 	f, err := os.OpenFile(filepath.Join(dir, place), os.O_RDWR, 0)
 	if err != nil {
