@@ -7,6 +7,7 @@ import (
 	"mailhaul/archive/maildir"
 	"mailhaul/archive/mbox"
 	"mailhaul/fetch"
+	"mailhaul/fetch/imap"
 	"mailhaul/fetch/pop3"
 	"mailhaul/internal/auth"
 	"mailhaul/internal/dial"
@@ -30,6 +31,9 @@ var formats = map[string]vault.Constructor{
 // sources are the protocols. connections is how many may be open at once. Nothing
 // is connected yet.
 var sources = map[string]func(s dial.Server, c auth.Credentials, connections int) fetch.Source{
+	"imap": func(s dial.Server, c auth.Credentials, connections int) fetch.Source {
+		return imap.New(imap.Config{Server: s, Credentials: c, Connections: connections, Version: versionText()})
+	},
 	"pop3": func(s dial.Server, c auth.Credentials, _ int) fetch.Source {
 		return pop3.New(pop3.Config{Server: s, Credentials: c})
 	},

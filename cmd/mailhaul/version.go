@@ -20,24 +20,29 @@ func newVersion(a *app) *cobra.Command {
 	}
 }
 
+// versionText is the release, or what the build knows of itself.
+func versionText() string {
+	if release != "" {
+		return release
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "development"
+}
+
 func (a *app) version() error {
-	v, revision := release, ""
+	revision := ""
 	if info, ok := debug.ReadBuildInfo(); ok {
-		if v == "" && info.Main.Version != "" && info.Main.Version != "(devel)" {
-			v = info.Main.Version
-		}
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" {
 				revision = s.Value
 			}
 		}
 	}
-	if v == "" {
-		v = "(development)"
-	}
-	a.ui.Result("mailhaul %s, %s, %s/%s", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	a.ui.Result("mailhaul %s, %s, %s/%s", versionText(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	a.ui.Object(map[string]string{
-		"type": "version", "version": v, "revision": revision, "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH,
+		"type": "version", "version": versionText(), "revision": revision, "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH,
 	})
 	return nil
 }
