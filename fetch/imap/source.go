@@ -1,0 +1,142 @@
+// Package imap reads an account over IMAP (RFC 3501 and 9051).
+//
+// Listings are one streamed FETCH; messages come in sets of some hundred UIDs, the
+// next sets already asked for while one is read, over several connections where
+// there is enough to do. Mailboxes are opened read-only and bodies asked for with
+// PEEK, so nothing changes at the server.
+package imap
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"mailhaul/fetch"
+	"mailhaul/internal/auth"
+	"mailhaul/internal/dial"
+	"mailhaul/internal/imapconn"
+	"mailhaul/mail"
+)
+
+// Config says which account is read, and how.
+type Config struct {
+	Server      dial.Server
+	Credentials auth.Credentials
+
+	// Connections is the largest number at a time; 0 means 4. Fewer are used where
+	// there is little to do or the server objects.
+	Connections int
+	// MaxMessage is the largest message accepted, in octets; 0 means 4 GiB.
+	MaxMessage int64
+	// Pause is the first wait before a lost connection is made again, or a busy
+	// server is asked again; it doubles. 0 means one second.
+	Pause time.Duration
+	// Version of the program, told to servers that offer ID.
+	Version string
+}
+
+// Source is an account at an IMAP server. All methods may be called concurrently.
+type Source struct {
+	cfg     Config
+	account string
+	pool    *pool
+}
+
+var (
+	_ fetch.Source       = (*Source)(nil)
+	_ fetch.HeaderSource = (*Source)(nil)
+)
+
+// New returns the account without connecting yet.
+func New(cfg Config) *Source {
+	cfg.Server.Protocol = "imap"
+	if cfg.Connections <= 0 {
+		cfg.Connections = 4
+	}
+	if cfg.Pause <= 0 {
+		cfg.Pause = time.Second
+	}
+	s := &Source{cfg: cfg, account: mail.AccountKey("imap", cfg.Credentials.User, cfg.Server.Host)}
+	s.pool = newPool(cfg.Connections, cfg.Pause, func(ctx context.Context) (*imapconn.Conn, error) {
+		return imapconn.Dial(ctx, imapconn.Config{
+			Server: cfg.Server, Credentials: cfg.Credentials, Version: cfg.Version, MaxMessage: cfg.MaxMessage,
+		})
+	})
+	return s
+}
+
+// Account returns the mail.AccountKey of the account.
+func (s *Source) Account() string { return s.account }
+
+// Mailboxes lists the mailboxes that can hold messages, with their states.
+func (s *Source) Mailboxes(ctx context.Context) ([]mail.Mailbox, error) {
+	var all []mail.Mailbox
+	err := s.retry(ctx, func() error {
+		c, err := s.pool.get(ctx, "")
+		if err != nil {
+			return err
+		}
+		defer s.pool.put(c)
+		all, err = c.Mailboxes(ctx)
+		return err
+	})
+	return all, err
+}
+
+// Close ends the connections; it does not wait for the server.
+func (s *Source) Close() error {
+	s.pool.close()
+	return nil
+}
+
+// attempts is how often something is tried that fails only for now.
+const attempts = 3
+
+// retry runs f again when a connection was lost in it.
+func (s *Source) retry(ctx context.Context, f func() error) error {
+	wait := s.cfg.Pause
+	for i := 1; ; i++ {
+		err := f()
+		if err == nil || i >= attempts || mail.KindOf(err) != mail.KindTemporary || isGivenUp(err) || ctx.Err() != nil {
+			return err
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return err
+		}
+		wait *= 2
+	}
+}
+
+// sleep waits for d, spread by a quarter, so that many clients do not come back at
+// the same moment.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d + jitter(d/4))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}
+
+// at adds the mailbox to an error.
+func (s *Source) at(err error, mb mail.Mailbox, op string) error {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	if r, ok := errors.AsType[*imapconn.Refused](err); ok {
+		if _, already := errors.AsType[*mail.Error](err); !already {
+			err = &mail.Error{Kind: r.Kind(), Op: op, Server: r.Words(), Err: err}
+		}
+	}
+	me, ok := err.(*mail.Error)
+	if !ok {
+		return &mail.Error{Ref: mail.Ref{Account: s.account, Mailbox: mb.Name}, Op: op, Err: err}
+	}
+	e := *me
+	if e.Ref.Mailbox == "" {
+		e.Ref = mail.Ref{Account: s.account, Mailbox: mb.Name, UIDValidity: mb.UIDValidity}
+	}
+	return &e
+}

@@ -1,0 +1,608 @@
+// Package imapconn is a logged-in IMAP connection.
+//
+// The library (go-imap's imapclient) holds the conversation: greeting, login,
+// capabilities, ID, NAMESPACE, selecting mailboxes. Lists and message octets are
+// raw commands over the same connection, with a reader that streams and that
+// bears what real servers send. The library sees only responses that are meant
+// for it and well-formed.
+package imapconn
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapclient"
+
+	"mailhaul/internal/auth"
+	"mailhaul/internal/dial"
+	"mailhaul/mail"
+)
+
+const (
+	maxMailboxes = 100_000    // that a server may list
+	maxJunk      = 10_000     // responses nobody asked for, in one command
+	maxMessages  = 10_000_000 // FETCH responses in one command
+	maxBodyDflt  = 4 << 30    // octets of a message
+)
+
+// Config says where to connect to and as whom.
+type Config struct {
+	Server      dial.Server
+	Credentials auth.Credentials
+	Version     string // of this program, told to servers that offer ID; "" tells none
+	MaxMessage  int64  // octets a server may announce for one message; 0 means 4 GiB
+}
+
+func (c Config) ref() mail.Ref {
+	return mail.Ref{Account: mail.AccountKey("imap", c.Credentials.User, c.Server.Host)}
+}
+
+// Conn is a connection that is logged in. One goroutine at a time may use it;
+// Close may be called from any.
+type Conn struct {
+	cfg     Config
+	nc      *dial.Conn
+	scan    *scanner
+	parser  *fetchParser
+	client  *imapclient.Client
+	prefix  string // of all tags, random
+	greeted string // text of the greeting
+
+	// What the reader learns. The library's goroutine reads while a command of
+	// the library is in flight, the owner else, never both.
+	caps     map[string]bool // nil while unknown
+	names    Names
+	hasNames bool
+	sel      Selected
+	last     Result // answer to the library's last command
+	bye      string
+	alert    string
+	handler  *Handler
+	done     []tagged
+	junk     int
+	fetched  int
+
+	mu      sync.Mutex
+	cond    *sync.Cond
+	library map[string]bool // tags of the library's commands in flight
+	greet   bool            // the greeting is still to come
+	toLib   []byte          // responses for the library
+	conts   int             // continuations the library waits for
+	sasl    saslState
+	readErr error
+	closed  bool
+
+	wmu      sync.Mutex
+	wline    []byte // a command line of the library that is not complete
+	wlit     int64  // octets of a literal of the library still to come
+	midCmd   bool   // its command goes on behind a literal
+	commands int
+	raw      []string // tags of our commands in flight
+	later    []func() error
+
+	closeOnce sync.Once
+}
+
+type tagged struct {
+	tag string
+	res Result
+}
+
+// Selected is the state of the mailbox that is selected.
+type Selected struct {
+	Raw           string
+	Exists        int64 // messages, kept up to date
+	UIDValidity   uint32
+	UIDNext       uint32
+	HighestModSeq uint64
+	Expunged      int64 // messages that went since
+	NoUIDs        bool  // UIDNOTSTICKY: UIDs do not last (RFC 4315)
+}
+
+// Handler takes what raw commands bring. Every function may be nil.
+type Handler struct {
+	Fetch  FetchHandler
+	List   func(ListEntry) error
+	Status func(StatusEntry) error
+}
+
+// Dial connects, secures and logs in. Errors are *mail.Error.
+func Dial(ctx context.Context, cfg Config) (*Conn, error) {
+	nc, err := dial.Dial(ctx, cfg.Server)
+	if err != nil {
+		return nil, err
+	}
+	c := newConn(nc, cfg)
+	release := nc.Bind(ctx)
+	err = c.begin(ctx)
+	if !release() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func newConn(nc *dial.Conn, cfg Config) *Conn {
+	if cfg.MaxMessage <= 0 {
+		cfg.MaxMessage = maxBodyDflt
+	}
+	c := &Conn{cfg: cfg, nc: nc, scan: newScanner(nc, cfg.MaxMessage), greet: true, library: make(map[string]bool)}
+	c.parser = newFetchParser(c.scan)
+	c.cond = sync.NewCond(&c.mu)
+	c.prefix = rand.Text()[:6]
+	if nc.Tracing() {
+		nc.Redact(cfg.Credentials.Redact)
+		nc.Quiet(true) // lines are traced one by one, without octets of messages
+		c.scan.consumed = func() { nc.TraceLine(false, traceable(c.scan.line)) }
+	}
+	c.client = imapclient.New(libraryConn{c}, nil)
+	return c
+}
+
+// traceable cuts message octets off a line.
+func traceable(line []byte) string {
+	s := string(line)
+	if i := strings.Index(s, `] "`); i >= 0 && strings.Contains(s, " FETCH (") {
+		return s[:i+1] + " ..."
+	}
+	return s
+}
+
+func (c *Conn) begin(ctx context.Context) error {
+	if err := c.client.WaitGreeting(); err != nil {
+		return c.fail("read greeting", err)
+	}
+	preauth := c.client.State() == imap.ConnStateAuthenticated
+	if c.cfg.Server.Security == dial.StartTLS {
+		if preauth {
+			return &mail.Error{
+				Kind: mail.KindAuth, Ref: c.cfg.ref(), Op: "secure the connection",
+				Err:  errors.New("server says PREAUTH in clear text, so the connection could never be secured"),
+				Hint: "use imaps:// if the server has it",
+			}
+		}
+		if err := c.startTLS(ctx); err != nil {
+			return err
+		}
+	}
+	if err := c.askCaps(); err != nil {
+		return err
+	}
+	if preauth {
+		return nil
+	}
+	if err := c.login(); err != nil {
+		return err
+	}
+	if err := c.askCaps(); err != nil {
+		return err
+	}
+	return c.sendID()
+}
+
+// askCaps asks for capabilities that are not known.
+func (c *Conn) askCaps() error {
+	if c.caps != nil {
+		return nil
+	}
+	if _, err := c.client.Capability().Wait(); err != nil {
+		return c.fail("ask for capabilities", err)
+	}
+	if c.caps == nil {
+		c.caps = make(map[string]bool)
+	}
+	return nil
+}
+
+// startTLS is RFC 9051 section 6.2.1. What the server said before is forgotten.
+func (c *Conn) startTLS(ctx context.Context) error {
+	if err := c.askCaps(); err != nil {
+		return err
+	}
+	if !c.Has("STARTTLS") {
+		return &mail.Error{
+			Kind: mail.KindLacking, Ref: c.cfg.ref(), Op: "secure the connection",
+			Err:  errors.New("server offers no STARTTLS"),
+			Hint: "use imaps:// if the server has it; nothing was sent in clear text",
+		}
+	}
+	res, err := c.Exec(ctx, nil, "STARTTLS")
+	if err != nil {
+		return err
+	}
+	if !res.OK() {
+		return c.refused("secure the connection", res, mail.KindLacking, "use imaps:// if the server has it; nothing was sent in clear text")
+	}
+	if n := c.scan.br.Buffered(); n > 0 {
+		return &mail.Error{
+			Kind: mail.KindAuth, Ref: c.cfg.ref(), Op: "secure the connection",
+			Err: fmt.Errorf("%d octets in clear text after the server agreed to TLS: somebody on the way may be injecting them", n),
+		}
+	}
+	if err := c.nc.StartTLS(ctx); err != nil {
+		return err
+	}
+	c.caps = nil // RFC 9051 section 6.2.1: discard what was known
+	return nil
+}
+
+func (c *Conn) login() error {
+	offer := auth.Offer{
+		Plain:  !c.Has("LOGINDISABLED"),
+		Secure: c.nc.Secure(), Host: c.cfg.Server.Host, Port: c.cfg.Server.Port,
+	}
+	for name := range c.caps {
+		if mech, ok := strings.CutPrefix(name, "AUTH="); ok {
+			offer.Mechanisms = append(offer.Mechanisms, mech)
+		}
+	}
+	slices.Sort(offer.Mechanisms)
+	l, err := auth.Choose(c.cfg.Credentials, offer)
+	if err != nil {
+		return c.withRef(err)
+	}
+	c.caps = nil
+	c.last = Result{}
+	if l.Client == nil {
+		err = c.client.Login(c.cfg.Credentials.User, c.cfg.Credentials.Password.Reveal()).Wait()
+	} else {
+		err = c.client.Authenticate(l.Client)
+	}
+	if err == nil {
+		return nil
+	}
+	if c.last.Condition == "NO" || c.last.Condition == "BAD" {
+		return c.loginRefused(c.last)
+	}
+	if c.readError() == nil { // the exchange itself failed
+		return &mail.Error{Kind: mail.KindAuth, Ref: c.cfg.ref(), Op: "log in with " + l.Name, Err: errors.New(c.cfg.Credentials.Redact(err.Error()))}
+	}
+	return c.fail("log in", err)
+}
+
+// loginRefused is never followed by another attempt: some servers lock accounts.
+func (c *Conn) loginRefused(res Result) error {
+	kind, hint := res.Kind(), "check user name and password; some providers want an app password or OAuth"
+	switch {
+	case res.Busy():
+		kind, hint = mail.KindTemporary, "the server does not want more connections now; try again later"
+	case kind == mail.KindTemporary:
+		hint = "try again later"
+	case kind == mail.KindLacking:
+		hint = "the server wants a secured connection or another way to log in"
+	default:
+		kind = mail.KindAuth
+	}
+	return c.refused("log in", res, kind, hint)
+}
+
+// sendID tells servers that ask for it what we are; the answer is not waited for.
+// Some (NetEase) select no mailbox without it.
+func (c *Conn) sendID() error {
+	if !c.Has("ID") || c.cfg.Version == "" {
+		return nil
+	}
+	cmd := c.client.ID(&imap.IDData{Name: "mailhaul", Version: plain(c.cfg.Version)})
+	c.later = append(c.later, func() error {
+		_, err := cmd.Wait()
+		return ignoreRefusal(err)
+	})
+	return nil
+}
+
+// ignoreRefusal is for commands that do not matter.
+func ignoreRefusal(err error) error {
+	if _, ok := errors.AsType[*imap.Error](err); ok {
+		return nil
+	}
+	return err
+}
+
+// settle waits for commands of the library that were sent and left alone.
+func (c *Conn) settle() error {
+	for len(c.later) > 0 {
+		wait := c.later[0]
+		c.later = c.later[1:]
+		if err := wait(); err != nil {
+			return c.fail("talk to the server", err)
+		}
+	}
+	return nil
+}
+
+// Has tells whether the server has a capability, written in upper case.
+func (c *Conn) Has(capability string) bool { return c.caps[capability] }
+
+// Caps returns the capabilities, in upper case and sorted.
+func (c *Conn) Caps() []string {
+	var all []string
+	for name := range c.caps {
+		all = append(all, name)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// Greeting returns the text of the server's greeting.
+func (c *Conn) Greeting() string { return c.greeted }
+
+// Alert returns the last text the server wants a person to see, "" for none.
+func (c *Conn) Alert() string { return c.alert }
+
+// Buffered returns how many octets have come and were not read.
+func (c *Conn) Buffered() int { return c.scan.br.Buffered() + c.nc.Buffered() }
+
+// Net returns the connection below, for its counters and its certificate.
+func (c *Conn) Net() *dial.Conn { return c.nc }
+
+// Bind ends the connection when ctx is done, until release is called.
+func (c *Conn) Bind(ctx context.Context) (release func() bool) { return c.nc.Bind(ctx) }
+
+// Usable tells whether nothing has gone wrong on the connection so far and nothing
+// is in flight.
+func (c *Conn) Usable() bool {
+	c.wmu.Lock()
+	inFlight := len(c.raw)
+	c.wmu.Unlock()
+	return inFlight == 0 && c.readError() == nil
+}
+
+func (c *Conn) readError() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed && c.readErr == nil {
+		return errClosed
+	}
+	return c.readErr
+}
+
+var errClosed = errors.New("connection is closed")
+
+// Close sends LOGOUT, does not wait for the answer, and closes the connection.
+func (c *Conn) Close() error {
+	c.closeOnce.Do(func() {
+		if c.readError() == nil && c.wmu.TryLock() {
+			// RFC 9051 section 6.1.3. The answer brings nothing we need.
+			if len(c.raw) == 0 {
+				_, _ = c.nc.Write([]byte(c.prefix + "Z LOGOUT\r\n"))
+			}
+			c.wmu.Unlock()
+		}
+		_ = c.nc.Close() // nothing depends on how it ends
+		c.mu.Lock()
+		c.closed = true
+		c.cond.Broadcast()
+		c.mu.Unlock()
+		_ = c.client.Close() // waits for its goroutine, which the lines above have freed
+	})
+	return nil
+}
+
+// Selected returns the state of the selected mailbox.
+func (c *Conn) Selected() Selected { return c.sel }
+
+// Examine selects a mailbox, named as the server does, for reading only. Commands
+// in then are sent behind it without waiting; they are to be read with Next. If the
+// mailbox cannot be selected, their answers are dropped.
+func (c *Conn) Examine(ctx context.Context, raw string, then ...string) (Selected, []string, error) {
+	defer c.Bind(ctx)()
+	if err := c.settle(); err != nil {
+		return Selected{}, nil, err
+	}
+	c.sel, c.last, c.junk = Selected{Raw: raw, Exists: -1}, Result{}, 0
+	wait, err := c.examine(raw)
+	if err != nil {
+		return Selected{}, nil, err
+	}
+	var tags []string
+	for _, cmd := range then {
+		tag, err := c.Send(cmd)
+		if err != nil {
+			return Selected{}, nil, err
+		}
+		tags = append(tags, tag)
+	}
+	res, err := wait()
+	if err != nil {
+		return Selected{}, nil, err
+	}
+	if res.OK() {
+		return c.sel, tags, nil
+	}
+	c.sel = Selected{}
+	for range tags {
+		if _, _, err := c.Next(nil); err != nil {
+			return Selected{}, nil, err
+		}
+	}
+	return Selected{}, nil, res.Err()
+}
+
+// examine sends the command. Names the library cannot spell go raw.
+func (c *Conn) examine(raw string) (wait func() (Result, error), err error) {
+	// Courier forgets the UIDVALIDITY it makes for an EXAMINE; SELECT changes
+	// nothing either, as long as nothing is stored.
+	readOnly := !strings.Contains(c.greeted, "Courier")
+	name, ok := decodeUTF7(raw)
+	if ok && !strings.ContainsAny(name, "\r\n\x00") {
+		cmd := c.client.Select(name, &imap.SelectOptions{ReadOnly: readOnly})
+		return func() (Result, error) {
+			_, err := cmd.Wait()
+			if err = ignoreRefusal(err); err != nil {
+				return Result{}, c.fail("select mailbox", err)
+			}
+			return c.last, nil
+		}, nil
+	}
+	spelled, ok := commandString(raw, c.literalPlus())
+	if !ok {
+		return nil, fmt.Errorf("mailbox name %q cannot be sent to this server", raw)
+	}
+	verb := "EXAMINE "
+	if !readOnly {
+		verb = "SELECT "
+	}
+	tag, err := c.Send(verb + spelled)
+	if err != nil {
+		return nil, err
+	}
+	return func() (Result, error) {
+		got, res, err := c.Next(nil)
+		if err == nil && got != tag {
+			err = c.broke(broken("answers to pipelined commands out of order"))
+		}
+		return res, err
+	}, nil
+}
+
+func (c *Conn) literalPlus() bool { return c.Has("LITERAL+") || c.Has("LITERAL-") }
+
+// Exec sends a raw command and reads up to its answer. Nothing else may be in flight.
+func (c *Conn) Exec(ctx context.Context, h *Handler, cmd string) (Result, error) {
+	defer c.Bind(ctx)()
+	tag, err := c.Send(cmd)
+	if err != nil {
+		return Result{}, err
+	}
+	got, res, err := c.Next(h)
+	if err == nil && got != tag {
+		err = c.broke(broken("answer to another command"))
+	}
+	return res, err
+}
+
+// Send sends a raw command without waiting; its answer is read with Next. The
+// command must be one line, or hold only literals that need no continuation.
+func (c *Conn) Send(cmd string) (tag string, err error) {
+	if err := guard(cmd); err != nil {
+		return "", err
+	}
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	c.commands++
+	tag = c.prefix + strconv.Itoa(c.commands)
+	c.raw = append(c.raw, tag)
+	c.nc.Owed(true)
+	c.nc.TraceLine(true, tag+" "+cmd)
+	if _, err := c.nc.Write([]byte(tag + " " + cmd + "\r\n")); err != nil {
+		return "", c.broke(err)
+	}
+	return tag, nil
+}
+
+// Next reads until one of the raw commands in flight is answered. h takes what
+// comes before. After an error the connection is of no use any more.
+func (c *Conn) Next(h *Handler) (tag string, res Result, err error) {
+	c.handler, c.junk, c.fetched = h, 0, 0
+	defer func() { c.handler = nil }()
+	if err := c.settle(); err != nil {
+		return "", Result{}, err
+	}
+	for len(c.done) == 0 {
+		if err := c.readError(); err != nil {
+			return "", Result{}, c.broke(err)
+		}
+		if _, err := c.step(); err != nil {
+			return "", Result{}, c.broke(err)
+		}
+	}
+	d := c.done[0]
+	c.done = c.done[1:]
+	return d.tag, d.res, nil
+}
+
+// InFlight returns how many raw commands are not answered.
+func (c *Conn) InFlight() int {
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	return len(c.raw) + len(c.done)
+}
+
+// broke records why the connection is of no use any more, closes it and returns
+// the error for a person.
+func (c *Conn) broke(err error) error {
+	c.setReadErr(err)
+	return c.fail("talk to the server", err)
+}
+
+func (c *Conn) setReadErr(err error) {
+	c.mu.Lock()
+	if c.readErr == nil {
+		c.readErr = err
+	}
+	c.cond.Broadcast()
+	c.mu.Unlock()
+}
+
+// fail turns an error of the connection or of the library into one for a person.
+func (c *Conn) fail(op string, err error) error {
+	if cause := c.readError(); cause != nil {
+		err = cause // the library knows only that something broke
+	}
+	if r, ok := errors.AsType[*Refused](err); ok {
+		return c.refused(op, r.Result, r.Kind(), "")
+	}
+	if re, ok := errors.AsType[*imap.Error](err); ok && c.bye == "" {
+		res, _ := parseResult([]byte(string(re.Type) + " " + re.Text))
+		return c.refused(op, res, res.Kind(), "")
+	}
+	if he, ok := errors.AsType[*handlerError](err); ok {
+		return he.err
+	}
+	failed := c.nc.Fail(op, err)
+	me, ok := errors.AsType[*mail.Error](failed)
+	if !ok {
+		return failed
+	}
+	e := *me
+	if e.Ref.Account == "" {
+		e.Ref = c.cfg.ref()
+	}
+	if c.bye != "" && e.Server == "" {
+		e.Server = c.cfg.Credentials.Redact(c.bye)
+	}
+	return &e
+}
+
+func (c *Conn) refused(op string, res Result, kind mail.Kind, hint string) error {
+	return &mail.Error{
+		Kind: kind, Ref: c.cfg.ref(), Op: op, Hint: hint,
+		Server: c.cfg.Credentials.Redact(res.Condition + " " + res.Text),
+		Err:    &Refused{res},
+	}
+}
+
+func (c *Conn) withRef(err error) error {
+	if me, ok := errors.AsType[*mail.Error](err); ok && me.Ref.Account == "" {
+		e := *me
+		e.Ref = c.cfg.ref()
+		return &e
+	}
+	return err
+}
+
+// handlerError is an error of a Handler: not the connection's fault.
+type handlerError struct{ err error }
+
+func (e *handlerError) Error() string { return e.err.Error() }
+func (e *handlerError) Unwrap() error { return e.err }
+
+func handled(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := errors.AsType[*wireError](err); ok {
+		return err
+	}
+	return &handlerError{err}
+}

@@ -1,0 +1,510 @@
+package imapconn
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"time"
+
+	"mailhaul/internal/dial"
+	"mailhaul/mail"
+)
+
+// Item is a set of FETCH data items.
+type Item uint8
+
+const (
+	ItemUID Item = 1 << iota
+	ItemFlags
+	ItemDate // INTERNALDATE; also set where the server sent one that cannot be read
+	ItemSize // RFC822.SIZE
+	ItemModSeq
+	ItemBody // some BODY section, NIL included
+)
+
+// ItemsMeta are the items that describe a message.
+const ItemsMeta = ItemUID | ItemFlags | ItemDate | ItemSize
+
+// Fetch is what one FETCH response says, as far as it has been read.
+type Fetch struct {
+	Has          Item // items read so far
+	Seq          uint32
+	UID          uint32
+	Flags        mail.Flags
+	InternalDate time.Time // UTC; zero if it cannot be read
+	Size         int64
+	ModSeq       uint64
+	ObjectID     string // EMAILID (RFC 8474), else X-GM-MSGID
+}
+
+// FetchHandler takes FETCH responses. An error from it ends the reading, and with
+// it the connection.
+type FetchHandler interface {
+	// Body is called when a body section begins; f has what came before it in the
+	// response. What is not read of b is skipped. For NIL, b.Nil() is true.
+	Body(f *Fetch, b *Body) error
+	// End is called when the response is over.
+	End(f *Fetch) error
+}
+
+// Body is the octets of a body section.
+type Body struct {
+	Section string // "" for the whole message, "HEADER", "TEXT", or else as the server writes it
+	Partial bool   // the server says that these octets are a part only
+	size    int64  // -1 for NIL
+	left    int64
+	quoted  []byte // instead of a literal
+	p       *fetchParser
+}
+
+// Nil tells that the server has no such section, or will not give it.
+func (b *Body) Nil() bool { return b.size < 0 }
+
+// Size returns the octets the server announced; 0 for NIL.
+func (b *Body) Size() int64 { return max(b.size, 0) }
+
+// Read reads the octets. A connection that ends in them is io.ErrUnexpectedEOF.
+func (b *Body) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, io.EOF
+	}
+	p = p[:min(int64(len(p)), b.left)]
+	if b.quoted != nil {
+		n := copy(p, b.quoted[b.size-b.left:])
+		b.left -= int64(n)
+		return n, nil
+	}
+	n, err := b.p.s.br.Read(p)
+	b.left -= int64(n)
+	b.p.s.lit = b.left
+	if err != nil {
+		err = &wireError{dial.UnexpectedEOF(err)}
+		b.p.err = err
+	}
+	return n, err
+}
+
+// Whole returns a reader of the octets that reaches io.EOF only when the rest of
+// the response has been read, too, and accept, if not nil, finds nothing wrong with it:
+// an announced size that is too short or too long does not pass for a message.
+func (b *Body) Whole(accept func(*Fetch) error) io.Reader { return &wholeBody{b, accept} }
+
+type wholeBody struct {
+	b      *Body
+	accept func(*Fetch) error
+}
+
+func (w *wholeBody) Read(p []byte) (int, error) {
+	n, err := w.b.Read(p)
+	if err != io.EOF {
+		return n, err
+	}
+	if err := w.b.p.finish(w.b); err != nil {
+		return 0, err
+	}
+	if w.accept != nil {
+		if err := w.accept(&w.b.p.f); err != nil {
+			return 0, err
+		}
+	}
+	return 0, io.EOF
+}
+
+// fetchParser reads FETCH responses, one at a time.
+type fetchParser struct {
+	s        *scanner
+	f        Fetch
+	body     Body
+	h        FetchHandler
+	done     bool // the response was read to its end
+	quiet    bool // no handler for further sections
+	err      error
+	flags    map[string]mail.Flags
+	sections map[string]section
+}
+
+type section struct {
+	name    string
+	partial bool
+}
+
+func newFetchParser(s *scanner) *fetchParser {
+	return &fetchParser{s: s, flags: make(map[string]mail.Flags), sections: make(map[string]section)}
+}
+
+// response reads what follows "* seq FETCH".
+func (p *fetchParser) response(seq uint32, h FetchHandler) error {
+	p.f, p.h = Fetch{Seq: seq, Size: -1}, h
+	p.done, p.quiet, p.err, p.body = false, false, nil, Body{}
+	s := p.s
+	s.spaces()
+	if !s.accept('(') {
+		return errSyntax
+	}
+	if err := p.items(); err != nil {
+		if errors.Is(err, errSyntax) && p.body.size > 0 && p.f.Has&ItemBody != 0 {
+			return noProperEnd(p.body.size)
+		}
+		return err
+	}
+	return h.End(&p.f)
+}
+
+// items reads up to the closing parenthesis, which must end the line.
+func (p *fetchParser) items() error {
+	for !p.done {
+		if p.err != nil {
+			return p.err
+		}
+		p.s.spaces()
+		if p.s.accept(')') {
+			p.s.spaces()
+			p.done = true
+			if !p.s.atEnd() {
+				return errSyntax
+			}
+			return nil
+		}
+		if err := p.item(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// itemName reads the name of a data item, with what stands in brackets.
+func (p *fetchParser) itemName() []byte {
+	s := p.s
+	from := s.pos
+	for s.pos < len(s.line) {
+		switch s.line[s.pos] {
+		case ' ', '(', ')', '"', '{':
+			return s.line[from:s.pos]
+		case '[':
+			if i := bytes.IndexByte(s.line[s.pos:], ']'); i >= 0 {
+				s.pos += i
+			}
+		}
+		s.pos++
+	}
+	return s.line[from:s.pos]
+}
+
+func (p *fetchParser) item() error {
+	name := p.itemName()
+	if len(name) == 0 {
+		return errSyntax
+	}
+	p.s.spaces()
+	is := func(want string) bool {
+		return len(name) == len(want) && bytes.EqualFold(name, []byte(want))
+	}
+	switch {
+	case is("UID"):
+		return p.uid()
+	case is("FLAGS"):
+		return p.flagList()
+	case is("INTERNALDATE"):
+		return p.date()
+	case is("RFC822.SIZE"):
+		return p.size()
+	case is("MODSEQ"):
+		return p.modSeq()
+	case is("EMAILID"), is("X-GM-MSGID"):
+		return p.objectID(name[0] == 'E' || name[0] == 'e')
+	}
+	if sec, ok := p.section(name); ok {
+		return p.bodyItem(sec)
+	}
+	return p.s.skip()
+}
+
+func (p *fetchParser) uid() error {
+	n, ok := p.s.number32()
+	if !ok {
+		return errSyntax
+	}
+	if n != 0 { // RFC 9051 section 2.3.1.1: a UID is not 0
+		p.f.UID, p.f.Has = n, p.f.Has|ItemUID
+	}
+	return nil
+}
+
+func (p *fetchParser) size() error {
+	n, ok := p.s.number()
+	if !ok { // NIL, negative or too large: a hint only
+		return p.s.skip()
+	}
+	p.f.Size, p.f.Has = n, p.f.Has|ItemSize
+	return nil
+}
+
+func (p *fetchParser) modSeq() error {
+	s := p.s
+	open := s.accept('(')
+	n, ok := s.number()
+	if !ok || open && !s.accept(')') {
+		return errSyntax
+	}
+	p.f.ModSeq, p.f.Has = uint64(n), p.f.Has|ItemModSeq
+	return nil
+}
+
+func (p *fetchParser) objectID(preferred bool) error {
+	s := p.s
+	open := s.accept('(')
+	b, null, err := s.text()
+	if err != nil {
+		return err
+	}
+	if open && !s.accept(')') {
+		return errSyntax
+	}
+	if !null && (preferred || p.f.ObjectID == "") {
+		p.f.ObjectID = string(b)
+	}
+	return nil
+}
+
+// flagList reads FLAGS. Equal lists are parsed once.
+func (p *fetchParser) flagList() error {
+	s := p.s
+	if s.isNil() {
+		p.f.Flags, p.f.Has = "", p.f.Has|ItemFlags
+		return nil
+	}
+	if s.peek() != '(' {
+		return errSyntax
+	}
+	b := s.rest()
+	end := bytes.IndexByte(b, ')')
+	if end < 0 || bytes.ContainsAny(b[:end], `"{`) {
+		return p.oddFlags()
+	}
+	s.pos += end + 1
+	list := b[1:end]
+	flags, ok := p.flags[string(list)]
+	if !ok {
+		var words []string
+		for _, w := range bytes.Fields(list) {
+			words = append(words, string(w))
+		}
+		flags = mail.NewFlags(words...)
+		p.remember(list, flags)
+	}
+	p.f.Flags, p.f.Has = flags, p.f.Has|ItemFlags
+	return nil
+}
+
+// remember keeps a bounded number of flag lists.
+func (p *fetchParser) remember(list []byte, flags mail.Flags) {
+	const most, longest = 1000, 1000
+	if len(p.flags) >= most {
+		clear(p.flags)
+	}
+	if len(list) <= longest {
+		p.flags[string(list)] = flags
+	}
+}
+
+// oddFlags reads flags written as strings, which no server should do.
+func (p *fetchParser) oddFlags() error {
+	s := p.s
+	s.accept('(')
+	var words []string
+	for {
+		s.spaces()
+		if s.accept(')') {
+			p.f.Flags, p.f.Has = mail.NewFlags(words...), p.f.Has|ItemFlags
+			return nil
+		}
+		b, _, err := s.text()
+		if err != nil {
+			return err
+		}
+		if len(words) < maxString {
+			words = append(words, string(b))
+		}
+	}
+}
+
+func (p *fetchParser) date() error {
+	b, _, err := p.s.text()
+	if err != nil {
+		return err
+	}
+	p.f.InternalDate, p.f.Has = parseDate(b), p.f.Has|ItemDate
+	return nil
+}
+
+// section recognises BODY[...] and its like; plain BODY is a structure.
+func (p *fetchParser) section(name []byte) (section, bool) {
+	if sec, ok := p.sections[string(name)]; ok {
+		return sec, true
+	}
+	var sec section
+	switch n := upper(name); {
+	case n == "RFC822":
+	case n == "RFC822.HEADER":
+		sec.name = "HEADER"
+	case n == "RFC822.TEXT":
+		sec.name = "TEXT"
+	case bytes.HasPrefix([]byte(n), []byte("BODY[")), bytes.HasPrefix([]byte(n), []byte("BINARY[")):
+		_, inner, _ := bytes.Cut([]byte(n), []byte("["))
+		inner, origin, ok := bytes.Cut(inner, []byte("]"))
+		if !ok {
+			return sec, false
+		}
+		// "BODY[]<0>" for the whole: the literal still is what counts.
+		sec = section{name: string(inner), partial: len(origin) > 0 && string(origin) != "<0>"}
+		if n[1] == 'I' {
+			sec.name = "BINARY " + sec.name
+		}
+	default:
+		return sec, false
+	}
+	if len(p.sections) < 100 {
+		p.sections[string(name)] = sec
+	}
+	return sec, true
+}
+
+func (p *fetchParser) bodyItem(sec section) error {
+	s := p.s
+	b := &p.body
+	if p.quiet {
+		return s.skip()
+	}
+	*b = Body{Section: sec.name, Partial: sec.partial, size: -1, p: p}
+	switch {
+	case s.isNil():
+	case s.peek() == '"':
+		q, err := s.quoted()
+		if err != nil {
+			return err
+		}
+		b.quoted, b.size, b.left = append([]byte{}, q...), int64(len(q)), int64(len(q))
+	default:
+		n, ok, err := s.literal(s.maxBody)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return errSyntax
+		}
+		b.size, b.left = n, n
+	}
+	p.f.Has |= ItemBody
+	if err := p.h.Body(&p.f, b); err != nil {
+		if p.err == nil {
+			p.err = err
+		}
+		return err
+	}
+	return p.leave(b)
+}
+
+// leave passes over what is left of a section.
+func (p *fetchParser) leave(b *Body) error {
+	if p.err != nil || p.done || p.s.lit < 0 {
+		return p.err
+	}
+	if err := p.s.discard(b.left); err != nil {
+		p.err = err
+		return err
+	}
+	b.left = 0
+	return p.s.next()
+}
+
+// finish reads the rest of the response while a handler still has the body.
+func (p *fetchParser) finish(b *Body) error {
+	if p.err != nil || p.done {
+		return p.err
+	}
+	p.quiet = true
+	err := p.leave(b)
+	if err == nil {
+		err = p.items()
+	}
+	if errors.Is(err, errSyntax) {
+		err = noProperEnd(b.size)
+	}
+	p.err = err
+	return err
+}
+
+// noProperEnd: what follows the octets is no end of a response, so the announced
+// size was wrong, and nobody can say what else was.
+func noProperEnd(size int64) error {
+	return broken("no proper end of the answer behind %d octets of a message", size)
+}
+
+var months = [12]string{"jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"}
+
+// parseDate reads "dd-Mon-yyyy hh:mm:ss +zzzz" (RFC 9051 section 2.3.3) and forms
+// that servers are known to send instead; the zero time if it cannot be a date.
+func parseDate(b []byte) time.Time {
+	if t, ok := properDate(b); ok {
+		return t
+	}
+	for _, layout := range []string{
+		"2-Jan-2006 15:04:05 -0700", "2-Jan-06 15:04:05 -0700", "2-Jan-2006 15:04:05 MST", "2-Jan-2006 15:04:05",
+		time.RFC1123Z, time.RFC1123, "Mon, 2 Jan 2006 15:04:05 -0700", "Mon, 2-Jan-2006 15:04:05 -0700",
+		"2 Jan 2006 15:04:05 -0700", time.RFC3339,
+	} {
+		if t, err := time.Parse(layout, string(bytes.TrimSpace(b))); err == nil {
+			return plausible(t)
+		}
+	}
+	return time.Time{}
+}
+
+func properDate(b []byte) (time.Time, bool) {
+	if len(b) != 26 || b[2] != '-' || b[6] != '-' || b[11] != ' ' || b[14] != ':' || b[17] != ':' || b[20] != ' ' {
+		return time.Time{}, false
+	}
+	bad := false
+	num := func(from, to int) int {
+		n := 0
+		for _, c := range b[from:to] {
+			if c == ' ' && n == 0 {
+				continue
+			}
+			if c < '0' || c > '9' {
+				bad = true
+			}
+			n = n*10 + int(c-'0')
+		}
+		return n
+	}
+	day, year, hour, minute, sec := num(0, 2), num(7, 11), num(12, 14), num(15, 17), num(18, 20)
+	zone := num(22, 24)*3600 + num(24, 26)*60
+	month := 0
+	for i, m := range months {
+		if m[0] == b[3]|0x20 && m[1] == b[4]|0x20 && m[2] == b[5]|0x20 {
+			month = i + 1
+		}
+	}
+	if bad || month == 0 || day < 1 || day > 31 || hour > 23 || minute > 59 || sec > 60 || b[21] != '+' && b[21] != '-' {
+		return time.Time{}, false
+	}
+	if b[21] == '-' {
+		zone = -zone
+	}
+	t := time.Date(year, time.Month(month), day, hour, minute, sec, 0, time.UTC)
+	if t.Day() != day && sec < 60 {
+		return time.Time{}, false
+	}
+	return plausible(t.Add(-time.Duration(zone) * time.Second)), true
+}
+
+// plausible refuses years in which there was no mail to be delivered; what
+// remains is the date of Received or Date lines.
+func plausible(t time.Time) time.Time {
+	t = t.UTC()
+	if y := t.Year(); y < 1969 || y > 2200 {
+		return time.Time{}
+	}
+	return t
+}
