@@ -257,11 +257,13 @@ func (r *retrieval) message(ss *session, p *plan, item planned, rep reply) error
 		st.head = r.head[:n]
 		reader = &st
 	}
-	r.next++
-	derr := r.deliver(in, reader, nil)
-	if derr != nil {
-		return &stopped{derr}
+	if err := r.deliver(in, reader, nil); err != nil {
+		return &stopped{err}
 	}
+	if st.err != nil && st.err != io.EOF {
+		return st.err // deliver has seen it: the message is asked for again
+	}
+	r.next++
 	if reader == &st {
 		if err := st.rest(ss.scratch); err != nil {
 			return err
