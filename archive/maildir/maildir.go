@@ -151,7 +151,7 @@ func (m *message) stem() string { return fmt.Sprintf("%s,S=%d", m.base, m.sums.O
 func (a *Archive) Commit(ctx context.Context) (archive.Group, error) {
 	a.flushing.Lock()
 	defer a.flushing.Unlock()
-	group, failure, failed := a.take()
+	group, failed, failure := a.take()
 	a.sync(group)
 	for _, b := range a.touched(group) {
 		a.commitBox(b, slices.DeleteFunc(slices.Clone(group), func(m *message) bool { return m.box != b || m.err != nil }))
@@ -174,12 +174,12 @@ func (a *Archive) Commit(ctx context.Context) (archive.Group, error) {
 }
 
 // take empties the list of pending messages.
-func (a *Archive) take() (group []*message, failure error, failed int) {
+func (a *Archive) take() (group []*message, failed int, failure error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	group, failure, failed = a.pending, a.failure, a.failed
+	group, failed, failure = a.pending, a.failed, a.failure
 	a.pending, a.open, a.failure, a.failed = nil, 0, nil, 0
-	return group, failure, failed
+	return group, failed, failure
 }
 
 func (a *Archive) touched(group []*message) []*box {
