@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"mailhaul/internal/dovecot"
 )
@@ -90,6 +93,7 @@ func first(command func(place) (*exec.Cmd, error)) func(place) error {
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("first run: %w\n%s", err, out)
 		}
+		time.Sleep(1100 * time.Millisecond) // mbsync waits until a directory's mtime is a second old
 		return nil
 	}
 }
@@ -118,9 +122,10 @@ func mailhaul(format string) func(place) (*exec.Cmd, error) {
 }
 
 // config writes a program's configuration with the place's values for HOST, PORT,
-// CA, USER, PASSWORD and DIR.
+// CA, USER, PASSWORD and DIR. Some peers know no addresses in certificates, so
+// all of them connect by name.
 func (p place) config(name, text string) (string, error) {
-	r := strings.NewReplacer("{HOST}", p.host, "{PORT}", strconv.Itoa(p.port), "{CA}", p.caFile,
+	r := strings.NewReplacer("{HOST}", "localhost", "{PORT}", strconv.Itoa(p.port), "{CA}", p.caFile,
 		"{USER}", p.user, "{PASSWORD}", dovecot.Password, "{DIR}", p.dir)
 	path := filepath.Join(p.dir, name)
 	return path, os.WriteFile(path, []byte(r.Replace(text)), 0o600)
@@ -174,6 +179,10 @@ poll {HOST} service {PORT} protocol pop3 auth password
 
 func getmail(retriever string) func(place) (*exec.Cmd, error) {
 	return func(p place) (*exec.Cmd, error) {
+		as := ""
+		if os.Getuid() == 0 { // it does not deliver as root
+			as = "user = nobody\n"
+		}
 		conf, err := p.config("getmailrc", `[retriever]
 type = `+retriever+`
 server = {HOST}
@@ -184,7 +193,7 @@ ca_certs = {CA}
 [destination]
 type = Maildir
 path = {DIR}/mail/
-[options]
+`+as+`[options]
 read_all = true
 delete = false
 delivered_to = false
@@ -196,8 +205,29 @@ verbose = 0
 		}
 		cmd := exec.Command("getmail", "--getmaildir", p.dir, "--rcfile", conf)
 		cmd.Env = p.environment()
-		return cmd, mkMaildir(filepath.Join(p.dir, "mail"))
+		return cmd, errors.Join(mkMaildir(filepath.Join(p.dir, "mail")), giveToNobody(p.dir))
 	}
+}
+
+// giveToNobody lets an unprivileged user write below dir.
+func giveToNobody(dir string) error {
+	nobody, err := user.Lookup("nobody")
+	if err != nil || os.Getuid() != 0 {
+		return err
+	}
+	uid, err := strconv.Atoi(nobody.Uid)
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(dir, 0o711); err != nil {
+		return err
+	}
+	for _, sub := range []string{".", "cur", "new", "tmp"} {
+		if err := os.Chown(filepath.Join(dir, "mail", sub), uid, -1); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func mbsync(fsync string) func(place) (*exec.Cmd, error) {

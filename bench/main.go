@@ -43,13 +43,19 @@ type options struct {
 	binary   string
 }
 
+// parts are what this program runs itself as, so that each measurement is of a
+// process of its own.
+var parts = map[string]func(args []string) error{"drain": drainMain, "watch": watchMain}
+
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == "drain" {
-		if err := drainMain(os.Args[2:]); err != nil {
-			fmt.Fprintln(os.Stderr, "drain:", err)
-			os.Exit(1)
+	if len(os.Args) > 2 {
+		if part, ok := parts[os.Args[1]]; ok {
+			if err := part(os.Args[2:]); err != nil {
+				fmt.Fprintf(os.Stderr, "%s: %v\n", os.Args[1], err)
+				os.Exit(1)
+			}
+			return
 		}
-		return
 	}
 	var o options
 	flag.IntVar(&o.messages, "n", 5000, "messages")
@@ -87,6 +93,9 @@ func bench(o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+	if err := os.Chmod(work, 0o711); err != nil { // getmail6 delivers as another user than root
+		return err
+	}
 	t, err := build(work, o.binary)
 	if err != nil {
 		return err
@@ -199,7 +208,8 @@ func table(s *dovecot.Server, o options, t tools, work, scheme string, delay tim
 			}
 			m, err := e.measure(p, filepath.Join(work, "run"))
 			if err != nil {
-				return fmt.Errorf("%s, %s: %w", scheme, e.name, err)
+				fmt.Fprintf(os.Stderr, "\r\x1b[K%s, %s: %v\n", scheme, e.name, err)
+				m.wrong = "failed"
 			}
 			if e.slow {
 				m.scale(float64(o.messages) / float64(p.count))

@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -49,23 +50,8 @@ func (e entrant) measure(p place, dir string) (m measured, err error) {
 		return m, err
 	}
 	settle()
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	cmd.WaitDelay = time.Second
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
-	defer stop()
-	begin := time.Now()
-	if err := cmd.Start(); err != nil {
+	if m, err = watched(p.tools.self, cmd); err != nil {
 		return m, err
-	}
-	err = cmd.Wait()
-	m.seconds = time.Since(begin).Seconds()
-	m.cpu = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
-	m.peak = peak(cmd.ProcessState)
-	if err != nil {
-		return m, fmt.Errorf("%w\n%s", err, out.Bytes())
 	}
 	after, err := messageIDs(dir)
 	if err != nil {
@@ -79,6 +65,45 @@ func (e entrant) measure(p place, dir string) (m measured, err error) {
 		m.wrong = fmt.Sprintf("%d messages, %d different, want %d", after.total, after.distinct, want)
 	}
 	return m, nil
+}
+
+// watched runs the program under a small process, since the largest resident size
+// of a process also counts what its parent had when it was started.
+func watched(self string, cmd *exec.Cmd) (m measured, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	watch := exec.CommandContext(ctx, self, append([]string{"watch", cmd.Path}, cmd.Args[1:]...)...)
+	watch.Env, watch.Dir, watch.WaitDelay = cmd.Env, cmd.Dir, time.Second
+	r, w, err := os.Pipe()
+	if err != nil {
+		return m, err
+	}
+	defer r.Close()
+	watch.ExtraFiles = []*os.File{w}
+	out, err := watch.CombinedOutput()
+	if err := w.Close(); err != nil {
+		return m, err
+	}
+	if err != nil {
+		return m, fmt.Errorf("%w: ...%s", err, out[max(0, len(out)-300):])
+	}
+	_, err = fmt.Fscan(r, &m.seconds, &m.cpu, &m.peak)
+	return m, err
+}
+
+// watchMain is the small process: it runs a program and writes seconds, seconds of
+// CPU and MiB to descriptor 3.
+func watchMain(args []string) error {
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	begin := time.Now()
+	if err := cmd.Run(); err != nil {
+		return err
+	}
+	seconds := time.Since(begin).Seconds()
+	st := cmd.ProcessState
+	_, err := fmt.Fprintln(os.NewFile(3, "result"), seconds, (st.UserTime() + st.SystemTime()).Seconds(), peak(st))
+	return err
 }
 
 type arrived struct{ total, distinct int }
