@@ -16,6 +16,8 @@ const (
 	// maxLine is the longest line that goes through go-mbox, which looks again at
 	// all of an unfinished line with every write.
 	maxLine = 64 << 10
+	// portion is about how much go-mbox gets at a time: what fits the fastest cache.
+	portion = 8 << 10
 	// maxEmptyReads is how often a reader may return nothing in a row.
 	maxEmptyReads = 100
 )
@@ -186,6 +188,12 @@ func (e *encoder) lines(b []byte) error {
 		w = append(w, "\r\n"...)
 	}
 	for len(b) > 0 {
+		if len(w) >= portion {
+			if err := e.give(w); err != nil {
+				return err
+			}
+			w = append(w[:0], "\r\n"...)
+		}
 		i := bytes.IndexByte(b, '\n')
 		if b[0] == '>' && bytes.HasPrefix(b[countQuotes(b[:i]):], fromWord) {
 			w = append(w, '>')
@@ -194,6 +202,11 @@ func (e *encoder) lines(b []byte) error {
 		w = append(w, "\r\n"...)
 		b = b[i+1:]
 	}
+	return e.give(w)
+}
+
+// give hands wire octets to go-mbox, except for the last line end.
+func (e *encoder) give(w []byte) error {
 	e.wire, e.held = w, heldInLib
 	_, err := e.lib.Write(w[:len(w)-len("\r\n")])
 	return err

@@ -13,6 +13,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -263,13 +264,10 @@ func (a *Archive) durableEnd(mailbox string, f durable.File) (int64, error) {
 	return st.Size(), nil
 }
 
-// scanBuffer is the read-ahead where a whole file is read.
-const scanBuffer = 256 << 10
-
 // receipts reads the messages in f up to end.
 func receipts(ctx context.Context, mailbox, name string, f io.ReaderAt, end int64) iter.Seq2[mail.Receipt, error] {
 	return func(yield func(mail.Receipt, error) bool) {
-		s := newScanner(io.NewSectionReader(f, 0, end), 0, scanBuffer)
+		s := newScanner(f, 0, end)
 		for {
 			if err := ctx.Err(); err != nil {
 				yield(mail.Receipt{}, err)
@@ -309,7 +307,7 @@ func receipt(mailbox, name string, m message, sums mail.Sums) mail.Receipt {
 }
 
 func openRead(fsys durable.FS, mailbox, name string) (durable.File, error) {
-	f, err := fsys.OpenFile(name, readOnly)
+	f, err := fsys.OpenFile(name, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &mail.Error{Kind: mail.KindIntegrity, Ref: mail.Ref{Mailbox: mailbox}, Op: "open " + name, Err: err}
 	}

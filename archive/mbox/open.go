@@ -6,18 +6,11 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"os"
 	"slices"
 	"sync"
 
 	"mailhaul/internal/durable"
 	"mailhaul/mail"
-)
-
-const (
-	readOnly = os.O_RDONLY
-	// openBuffer is the read-ahead for one message.
-	openBuffer = 64 << 10
 )
 
 // Open opens the octets of a message; see archive.Archive. If there is no message
@@ -74,7 +67,7 @@ func openMessage(f durable.File, offset, length int64) (*messageReader, error) {
 	if !ok || !whole {
 		return nil, fs.ErrNotExist
 	}
-	s := newScanner(io.NewSectionReader(f, offset, length+sep), offset, openBuffer)
+	s := newScanner(f, offset, offset+length+sep)
 	if err := s.next(); err == io.EOF || err == nil && s.msg.offset != offset {
 		return nil, fs.ErrNotExist
 	} else if err != nil {

@@ -137,7 +137,7 @@ func holdsForeign(f io.ReaderAt, from, to int64) (bool, error) {
 	if !bytes.Equal(end[:], []byte("\n\n")) && !bytes.Equal(end[:], crLF) {
 		return false, nil
 	}
-	s := newScanner(io.NewSectionReader(f, from, to-from), from, scanBuffer)
+	s := newScanner(f, from, to)
 	for {
 		err := s.next()
 		if err == io.EOF {

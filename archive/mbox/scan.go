@@ -17,6 +17,8 @@ const (
 	maxOwnLines = 16 << 10
 	// maxSniff bounds a flag line in the header of a foreign message.
 	maxSniff = 4 << 10
+	// readAhead is as much as is read at once; more than any of the above.
+	readAhead = 64 << 10
 )
 
 var (
@@ -64,10 +66,12 @@ type scanner struct {
 	piece   []byte // read, not yet handed out by Read
 }
 
-// newScanner reads from r, whose first octet lies at offset off and at the start
-// of a line behind an empty one.
-func newScanner(r io.Reader, off int64, size int) *scanner {
-	return &scanner{r: bufio.NewReaderSize(r, max(size, 2*maxOwnLines)), off: off, blank: true}
+// newScanner reads f from offset off, which lies at the start of a line behind an
+// empty one, to end.
+func newScanner(f io.ReaderAt, off, end int64) *scanner {
+	length := max(0, end-off)
+	size := int(min(max(length+1, 4<<10), readAhead)) // what is short is seen as a whole
+	return &scanner{r: bufio.NewReaderSize(io.NewSectionReader(f, off, length), size), off: off, blank: true}
 }
 
 // next goes to the next message; io.EOF if there is none. What was left of the
@@ -98,7 +102,7 @@ func (s *scanner) next() error {
 
 // ownLines reads the three lines if they are there.
 func (s *scanner) ownLines() error {
-	b, err := s.r.Peek(maxOwnLines)
+	b, err := s.r.Peek(min(maxOwnLines, s.r.Size()))
 	if err != nil && err != io.EOF {
 		return err
 	}
