@@ -108,7 +108,7 @@ func inbox(t testing.TB, s *imap.Source, name string) mail.Mailbox {
 
 func TestDovecot(t *testing.T) {
 	srv := dovecot.Start(t, dovecot.Options{Prefix: "INBOX.", Separator: "."})
-	want := made(1200)
+	want := made(700)
 	big := bytes.Repeat([]byte("0123456789abcdef0123456789abcdef0123456789abcdef\r\n"), 30_000)
 	want = append(want, dovecot.Message{Date: time.Unix(1600000000, 0), Octets: append([]byte("Subject: big\r\n\r\n"), big...)})
 	if err := srv.Append("ada", "INBOX", want...); err != nil {

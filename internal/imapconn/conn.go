@@ -72,6 +72,7 @@ type Conn struct {
 	mu      sync.Mutex
 	cond    *sync.Cond
 	library map[string]bool // tags of the library's commands in flight
+	turn    bool            // the owner waits for the library, which may read
 	greet   bool            // the greeting is still to come
 	toLib   []byte          // responses for the library
 	conts   int             // continuations the library waits for
@@ -195,7 +196,11 @@ func (c *Conn) askCaps() error {
 	if c.caps != nil {
 		return nil
 	}
-	if _, err := c.client.Capability().Wait(); err != nil {
+	err := c.letLibrary(func() error {
+		_, err := c.client.Capability().Wait()
+		return err
+	})
+	if err != nil {
 		return c.fail("ask for capabilities", err)
 	}
 	if c.caps == nil {
@@ -253,11 +258,12 @@ func (c *Conn) login() error {
 	}
 	c.caps = nil
 	c.last = Result{}
-	if l.Client == nil {
-		err = c.client.Login(c.cfg.Credentials.User, c.cfg.Credentials.Password.Reveal()).Wait()
-	} else {
-		err = c.client.Authenticate(l.Client)
-	}
+	err = c.letLibrary(func() error {
+		if l.Client == nil {
+			return c.client.Login(c.cfg.Credentials.User, c.cfg.Credentials.Password.Reveal()).Wait()
+		}
+		return c.client.Authenticate(l.Client)
+	})
 	if err == nil {
 		return nil
 	}
@@ -313,7 +319,7 @@ func (c *Conn) settle() error {
 	for len(c.later) > 0 {
 		wait := c.later[0]
 		c.later = c.later[1:]
-		if err := wait(); err != nil {
+		if err := c.letLibrary(wait); err != nil {
 			return c.fail("talk to the server", err)
 		}
 	}
@@ -437,7 +443,10 @@ func (c *Conn) examine(raw string) (wait func() (Result, error), err error) {
 	if ok && !strings.ContainsAny(name, "\r\n\x00") {
 		cmd := c.client.Select(name, &imap.SelectOptions{ReadOnly: readOnly})
 		return func() (Result, error) {
-			_, err := cmd.Wait()
+			err := c.letLibrary(func() error {
+				_, err := cmd.Wait()
+				return err
+			})
 			if err = ignoreRefusal(err); err != nil {
 				return Result{}, c.fail("select mailbox", err)
 			}

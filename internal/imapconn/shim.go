@@ -37,7 +37,7 @@ func (l libraryConn) Read(p []byte) (int, error) {
 			return 0, net.ErrClosed
 		case c.readErr != nil:
 			return 0, c.readErr
-		case !c.greet && len(c.library) == 0:
+		case !c.greet && (!c.turn || len(c.library) == 0):
 			c.cond.Wait()
 			continue
 		}
@@ -52,6 +52,19 @@ func (l libraryConn) Read(p []byte) (int, error) {
 	n := copy(p, c.toLib)
 	c.toLib = c.toLib[n:]
 	return n, nil
+}
+
+// letLibrary has the library's goroutine read while wait waits for its commands.
+func (c *Conn) letLibrary(wait func() error) error {
+	set := func(on bool) {
+		c.mu.Lock()
+		c.turn = on
+		c.cond.Broadcast()
+		c.mu.Unlock()
+	}
+	set(true)
+	defer set(false)
+	return wait()
 }
 
 // Write takes the library's commands, gives them unguessable tags and keeps count

@@ -1,0 +1,434 @@
+package imapconn
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"mailhaul/mail"
+)
+
+// literalMinus is the longest literal that LITERAL- lets go without waiting
+// (RFC 7888 section 5).
+const literalMinus = 4096
+
+// Box is a mailbox selected for writing.
+type Box struct {
+	UIDValidity uint32
+	UIDNext     uint32 // 0 where the server does not say
+	Exists      int64
+	Permanent   mail.Flags // what can be stored for good; without meaning if All
+	AnyKeyword  bool       // new keywords can be made (`\*`)
+	All         bool       // the server does not say what can be stored: everything (RFC 9051 section 7.1)
+	ReadOnly    bool
+}
+
+// Select selects a mailbox, named as the server does, for reading and writing.
+// Commands in then are sent behind it without waiting, as with Examine. A refusal
+// is a *Refused.
+func (c *Conn) Select(ctx context.Context, raw string, then ...string) (Box, []string, error) {
+	defer c.Bind(ctx)()
+	name, ok := commandString(raw, c.literalPlus())
+	if !ok {
+		return Box{}, nil, fmt.Errorf("mailbox name %q cannot be sent to this server", raw)
+	}
+	if err := c.settle(); err != nil {
+		return Box{}, nil, err
+	}
+	c.sel = Selected{Raw: raw, Exists: -1}
+	box := Box{All: true}
+	before := c.scan.consumed
+	c.scan.consumed = func() {
+		if before != nil {
+			before()
+		}
+		box.flags(c.scan.line)
+	}
+	defer func() { c.scan.consumed = before }()
+	tag, err := c.Send("SELECT " + name)
+	if err != nil {
+		return Box{}, nil, err
+	}
+	var tags []string
+	for _, cmd := range then {
+		t, err := c.Send(cmd)
+		if err != nil {
+			return Box{}, nil, err
+		}
+		tags = append(tags, t)
+	}
+	got, res, err := c.Next(nil)
+	if err == nil && got != tag {
+		err = c.broke(broken("answers to pipelined commands out of order"))
+	}
+	if err != nil {
+		return Box{}, nil, err
+	}
+	if !res.OK() {
+		c.sel = Selected{}
+		for range tags {
+			if _, _, err := c.Next(nil); err != nil {
+				return Box{}, nil, err
+			}
+		}
+		return Box{}, nil, res.Err()
+	}
+	box.UIDValidity, box.UIDNext, box.Exists = c.sel.UIDValidity, c.sel.UIDNext, max(c.sel.Exists, 0)
+	box.ReadOnly = res.Code == "READ-ONLY"
+	return box, tags, nil
+}
+
+// flags looks for PERMANENTFLAGS in a line.
+func (b *Box) flags(line []byte) {
+	rest, ok := bytes.CutPrefix(line, []byte("* "))
+	if !ok || !bytes.Contains(rest, []byte("PERMANENTFLAGS")) {
+		return
+	}
+	r, ok := parseResult(rest)
+	if !ok || r.Code != "PERMANENTFLAGS" {
+		return
+	}
+	list := strings.Fields(strings.Trim(r.Arg, "() "))
+	b.All, b.Permanent, b.AnyKeyword = false, mail.NewFlags(list...), false
+	for _, f := range list {
+		b.AnyKeyword = b.AnyKeyword || f == `\*`
+	}
+}
+
+// Message is one message to be appended.
+type Message struct {
+	Flags mail.Flags
+	Date  time.Time // INTERNALDATE; zero lets the server choose
+	Size  int64     // octets on the wire
+	NUL   bool      // there are NULs in it: literal8 where the server has BINARY (RFC 3516)
+	// WriteTo writes exactly Size octets, in wire form.
+	WriteTo func(w io.Writer) error
+}
+
+// Appended is what came of an append.
+type Appended struct {
+	Result
+	UIDValidity uint32   // 0 where the server does not say
+	UIDs        []uint32 // of the messages, in order; nil where the server does not say
+}
+
+// CanGroup tells whether several messages can go in one command: all of them or
+// none is stored then (RFC 3502).
+func (c *Conn) CanGroup() bool { return c.Has("MULTIAPPEND") }
+
+// Append appends messages to a mailbox, named as the server does, in one command.
+// Without CanGroup there must be one message only. A NO or BAD is no error; it
+// leaves the connection usable, also where it came before the literal was sent.
+//
+// After an error it is not known whether the messages were stored, unless
+// errors.Is(err, ErrNotSent) holds: then the last one was not sent in full, so
+// none of them was.
+func (c *Conn) Append(ctx context.Context, raw string, msgs []Message) (Appended, error) {
+	defer c.Bind(ctx)()
+	if len(msgs) == 0 || len(msgs) > 1 && !c.CanGroup() {
+		return Appended{}, fmt.Errorf("%d messages cannot be appended in one command here", len(msgs))
+	}
+	name, ok := commandString(raw, c.literalPlus())
+	if !ok {
+		return Appended{}, fmt.Errorf("mailbox name %q cannot be sent to this server", raw)
+	}
+	if err := c.settle(); err != nil {
+		return Appended{}, err
+	}
+	c.handler, c.junk, c.fetched = nil, 0, 0
+	a := &appending{c: c, head: " APPEND " + name, msgs: msgs, w: bufio.NewWriterSize(c.nc, 32<<10)}
+	a.begin()
+	var err error
+	if a.streams() {
+		err = a.stream()
+	} else {
+		err = a.lockstep()
+	}
+	if err != nil {
+		return Appended{}, c.fail("append", err)
+	}
+	return a.result(), nil
+}
+
+// ErrNotSent says that a message could not be read to its end, so that the command
+// it was to go with was never complete. The connection is of no use any more.
+var ErrNotSent = errors.New("message could not be read")
+
+type appending struct {
+	c    *Conn
+	tag  string
+	head string
+	msgs []Message
+	w    *bufio.Writer
+	done Result
+}
+
+func (a *appending) begin() {
+	c := a.c
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	c.commands++
+	a.tag = c.prefix + strconv.Itoa(c.commands)
+	c.raw = append(c.raw, a.tag)
+}
+
+// streams tells whether no literal has to wait for the server's "+".
+func (a *appending) streams() bool {
+	for i := range a.msgs {
+		if !a.c.flows(a.msgs[i].Size) {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *Conn) flows(size int64) bool {
+	return c.Has("LITERAL+") || c.Has("LITERAL-") && size <= literalMinus
+}
+
+// announce writes what stands in front of a message.
+func (a *appending) announce(i int) {
+	m := &a.msgs[i]
+	var b strings.Builder
+	if i == 0 {
+		b.WriteString(a.tag + a.head)
+	}
+	if flags := m.Flags.Without(mail.Deleted); flags != "" {
+		b.WriteString(" (" + string(flags) + ")")
+	}
+	if y := m.Date.UTC().Year(); !m.Date.IsZero() && y >= 1 && y <= 9999 {
+		// RFC 9051 section 9, date-time: the day has two characters.
+		b.WriteString(m.Date.UTC().Format(` "_2-Jan-2006 15:04:05 -0700"`))
+	}
+	b.WriteByte(' ')
+	if m.NUL && a.c.Has("BINARY") {
+		b.WriteByte('~') // RFC 3516 section 4.4
+	}
+	b.WriteString("{" + strconv.FormatInt(m.Size, 10))
+	if a.c.flows(m.Size) {
+		b.WriteByte('+')
+	}
+	b.WriteString("}")
+	a.c.nc.TraceLine(true, b.String())
+	_, _ = a.w.WriteString(b.String() + "\r\n") // the writer keeps its error
+}
+
+// literal writes a message's octets, all of them.
+func (a *appending) literal(i int) error {
+	exact := &exactly{w: a.w, left: a.msgs[i].Size}
+	err := a.msgs[i].WriteTo(exact)
+	switch {
+	case exact.err != nil:
+		return exact.err
+	case err == nil && exact.left != 0:
+		err = fmt.Errorf("it has not the %d octets that were announced", a.msgs[i].Size)
+	}
+	if err != nil {
+		return &handlerError{fmt.Errorf("%w: %w", ErrNotSent, err)}
+	}
+	return nil
+}
+
+// exactly passes on so many octets and no more.
+type exactly struct {
+	w    io.Writer
+	left int64
+	err  error // of the connection
+}
+
+func (e *exactly) Write(p []byte) (int, error) {
+	if int64(len(p)) > e.left {
+		return 0, errors.New("it has more octets than were announced")
+	}
+	n, err := e.w.Write(p)
+	e.left -= int64(n)
+	e.err = err
+	return n, err
+}
+
+// stream writes everything while the answer is already waited for, so that a
+// server that talks meanwhile never waits for us.
+func (a *appending) stream() error {
+	c := a.c
+	c.nc.Owed(false) // the deadline of writing watches over a server that is silent
+	wrote := make(chan error, 1)
+	go func() {
+		err := a.writeAll()
+		if err != nil {
+			// What was begun cannot be taken back. The reader learns of it.
+			c.setReadErr(err)
+			_ = c.nc.Close()
+		} else {
+			c.nc.Owed(true)
+		}
+		wrote <- err
+	}()
+	err := a.await(nil)
+	if err != nil {
+		_ = c.nc.Close() // the writer gives up
+	}
+	if werr := <-wrote; werr != nil {
+		return werr
+	}
+	c.notOwed()
+	return err
+}
+
+func (a *appending) writeAll() error {
+	for i := range a.msgs {
+		a.announce(i)
+		if err := a.literal(i); err != nil {
+			return err
+		}
+	}
+	_, _ = a.w.WriteString("\r\n") // the writer keeps its error
+	return a.w.Flush()
+}
+
+// lockstep waits for "+" before each literal that needs one. A server that refuses
+// before has the rest never sent.
+func (a *appending) lockstep() error {
+	c := a.c
+	for i := range a.msgs {
+		a.announce(i)
+		if !c.flows(a.msgs[i].Size) {
+			if err := a.w.Flush(); err != nil {
+				return a.lost(err)
+			}
+			asked := false
+			if err := a.await(&asked); err != nil {
+				return a.lost(err)
+			}
+			if !asked {
+				return nil // refused
+			}
+		}
+		if err := a.literal(i); err != nil {
+			return a.lost(err)
+		}
+	}
+	_, _ = a.w.WriteString("\r\n") // the writer keeps its error
+	if err := a.w.Flush(); err != nil {
+		return a.lost(err)
+	}
+	return a.lost(a.await(nil))
+}
+
+func (a *appending) lost(err error) error {
+	if err != nil {
+		a.c.setReadErr(err)
+		_ = a.c.nc.Close()
+	}
+	return err
+}
+
+// await reads up to the answer to the command or, if plus is not nil, up to the
+// server's "+", and then sets *plus.
+func (a *appending) await(plus *bool) error {
+	c := a.c
+	if plus != nil {
+		c.nc.Owed(true)
+		c.mu.Lock()
+		c.conts = 1
+		c.mu.Unlock()
+		defer func() {
+			c.mu.Lock()
+			c.conts = 0
+			c.mu.Unlock()
+		}()
+	}
+	for len(c.done) == 0 {
+		if err := c.readError(); err != nil {
+			return err
+		}
+		b, err := c.step()
+		if err != nil {
+			if cause := c.readError(); cause != nil {
+				err = cause
+			}
+			c.setReadErr(err)
+			return err
+		}
+		if plus != nil && len(b) > 0 && b[0] == '+' {
+			*plus = true
+			return nil
+		}
+	}
+	d := c.done[0]
+	c.done = c.done[1:]
+	if d.tag != a.tag {
+		return broken("answer to another command")
+	}
+	a.done = d.res
+	return nil
+}
+
+// result reads APPENDUID (RFC 4315 section 3).
+func (a *appending) result() Appended {
+	out := Appended{Result: a.done}
+	if !out.OK() || out.Code != "APPENDUID" {
+		return out
+	}
+	validity, set, _ := strings.Cut(strings.TrimSpace(out.Arg), " ")
+	v, err := strconv.ParseUint(validity, 10, 32)
+	uids := parseSet(strings.TrimSpace(set), len(a.msgs))
+	if err != nil || v == 0 || len(uids) != len(a.msgs) {
+		return out
+	}
+	out.UIDValidity, out.UIDs = uint32(v), uids
+	return out
+}
+
+// parseSet expands a set of at most so many UIDs, in its order; nil if it is none.
+func parseSet(set string, most int) []uint32 {
+	var uids []uint32
+	for part := range strings.SplitSeq(set, ",") {
+		from, to, isRange := strings.Cut(part, ":")
+		if !isRange {
+			to = from
+		}
+		a, err1 := strconv.ParseUint(from, 10, 32)
+		b, err2 := strconv.ParseUint(to, 10, 32)
+		if err1 != nil || err2 != nil || a == 0 || b == 0 {
+			return nil
+		}
+		if a > b { // RFC 9051 section 9, seq-range: the order does not matter
+			a, b = b, a
+		}
+		if b-a >= uint64(most-len(uids)) {
+			return nil
+		}
+		for u := a; u <= b; u++ {
+			uids = append(uids, uint32(u))
+		}
+	}
+	return uids
+}
+
+// MailboxArgument spells a mailbox name, as the server writes it, for a raw
+// command; ok is false where this server cannot be told such a name.
+func (c *Conn) MailboxArgument(raw string) (arg string, ok bool) {
+	return commandString(raw, c.literalPlus())
+}
+
+// Refusal turns a NO or BAD into an error for a person.
+func (c *Conn) Refusal(op string, res Result) error { return c.refused(op, res, res.Kind(), "") }
+
+// AppendLimit returns the most octets the server takes in one message (RFC 7889),
+// 0 where it does not say.
+func (c *Conn) AppendLimit() int64 {
+	for name := range c.caps {
+		if v, ok := strings.CutPrefix(name, "APPENDLIMIT="); ok {
+			if n, err := strconv.ParseInt(v, 10, 64); err == nil && n > 0 {
+				return n
+			}
+		}
+	}
+	return 0
+}
