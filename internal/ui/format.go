@@ -37,11 +37,13 @@ func Octets(n int64) string {
 	return fmt.Sprintf("%.1f %cB", f, units[unit])
 }
 
-// Duration writes a span for a person: 0.4 s, 14 s, 3 min 20 s, 2 h 5 min, 3 d 4 h.
+// Duration writes a span for a person: 0.03 s, 0.4 s, 14 s, 3 min 20 s, 2 h 5 min, 3 d 4 h.
 func Duration(d time.Duration) string {
 	switch {
 	case d < 0:
 		return "0 s"
+	case d < 95*time.Millisecond:
+		return fmt.Sprintf("%.2f s", d.Seconds())
 	case d < 9950*time.Millisecond:
 		return fmt.Sprintf("%.1f s", d.Seconds())
 	case d < 59500*time.Millisecond:

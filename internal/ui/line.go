@@ -83,6 +83,10 @@ func (l *line) fit(cells int) {
 	}
 	l.clear()
 	l.cells, l.total = cells, 1
+	theme := progressbar.Theme{Saucer: "=", SaucerHead: ">", SaucerPadding: " ", BarStart: "[", BarEnd: "]"}
+	if cells == 0 {
+		theme.BarStart, theme.BarEnd = "", ""
+	}
 	l.bar = progressbar.NewOptions64(1,
 		progressbar.OptionSetWriter(l.w),
 		progressbar.OptionSetWidth(cells),
@@ -90,7 +94,7 @@ func (l *line) fit(cells int) {
 		progressbar.OptionSetElapsedTime(false),
 		progressbar.OptionSetPredictTime(false),
 		progressbar.OptionUseANSICodes(true),
-		progressbar.OptionSetTheme(progressbar.Theme{Saucer: "=", SaucerHead: ">", SaucerPadding: " ", BarStart: "[", BarEnd: "]"}),
+		progressbar.OptionSetTheme(theme),
 	)
 }
 

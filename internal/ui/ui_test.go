@@ -121,7 +121,7 @@ func TestFormats(t *testing.T) {
 		}
 	}
 	for d, want := range map[time.Duration]string{
-		-1: "0 s", 400 * time.Millisecond: "0.4 s", 9960 * time.Millisecond: "10 s", 14 * time.Second: "14 s",
+		-1: "0 s", 31 * time.Millisecond: "0.03 s", 400 * time.Millisecond: "0.4 s", 9960 * time.Millisecond: "10 s", 14 * time.Second: "14 s",
 		59700 * time.Millisecond: "1 min", 200 * time.Second: "3 min 20 s", 125 * time.Minute: "2 h 5 min", 76 * time.Hour: "3 d 4 h",
 	} {
 		if got := Duration(d); got != want {
