@@ -345,3 +345,31 @@ func TestMuttReads(t *testing.T) {
 		t.Errorf("mutt has %q, want %d messages, %d flagged", got, want, (want+1)/2)
 	}
 }
+
+// The script in docs/formats.md gives the digests.
+func TestDigestsAsDocumented(t *testing.T) {
+	python := program(t, "python3")
+	doc, err := os.ReadFile(filepath.Join("..", "..", "docs", "formats.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, script, ok := strings.Cut(string(doc), "```python\n")
+	script, _, ok2 := strings.Cut(script, "```")
+	if !ok || !ok2 {
+		t.Fatal("no script in docs/formats.md")
+	}
+	dir, _ := interopArchive(t)
+	out, err := exec.Command(python, "-c", script, filepath.Join(dir, "INBOX.mbox")).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	a, _ := newArchive(t, dir)
+	_, receipts := all(t, a, "INBOX")
+	var want []string
+	for _, rc := range receipts {
+		want = append(want, rc.Digest.String())
+	}
+	if got := strings.Fields(string(out)); !slices.Equal(got, want) {
+		t.Errorf("the script prints %d digests that differ from the %d of the archive", len(got), len(want))
+	}
+}
