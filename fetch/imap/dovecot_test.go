@@ -15,7 +15,6 @@ import (
 	"mailhaul/internal/auth"
 	"mailhaul/internal/dial"
 	"mailhaul/internal/dovecot"
-	"mailhaul/internal/relay"
 	"mailhaul/mail"
 )
 
@@ -173,14 +172,6 @@ func TestDovecot(t *testing.T) {
 			t.Fatalf("flags at the server became %v", m.Flags)
 		}
 	}
-}
-
-func TestNothingNewRoundTrips(t *testing.T) {
-	srv := dovecot.Start(t, dovecot.Options{})
-	if err := srv.Append("ada", "INBOX", made(10)...); err != nil {
-		t.Fatal(err)
-	}
-	_ = relay.Options{}
 }
 
 func BenchmarkDovecot(b *testing.B) {

@@ -1,0 +1,274 @@
+package testserver
+
+import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// IMAP is an IMAP server that answers as it is told. What it is not told it answers
+// like a plain, correct server with one mailbox, INBOX.
+//
+// It listens on 127.0.0.1, gives up on a client after a while, and keeps what
+// clients sent.
+type IMAP struct {
+	Greeting     string // without CRLF; "" greets with Capabilities
+	Capabilities string // "" means IMAP4rev1 SASL-IR AUTH=PLAIN LITERAL+
+	UIDValidity  string // "" means 1
+	Messages     []IMAPMessage
+	TLS          *tls.Config // TLS from the first octet; nil for none
+
+	// Answer may answer a command itself and then returns true.
+	Answer func(c *IMAPConn, cmd string) bool
+
+	ln    net.Listener
+	wg    sync.WaitGroup
+	mu    sync.Mutex
+	conns map[net.Conn]bool
+	sent  []string
+	count int
+}
+
+// IMAPMessage is a message of the server's INBOX.
+type IMAPMessage struct {
+	UID    uint32
+	Octets string
+	Flags  string // as they stand in the parentheses
+	Date   string // "" means a day in 2023
+}
+
+// Meta writes what describes the message, as it stands in a FETCH response.
+func (m IMAPMessage) Meta() string {
+	date := m.Date
+	if date == "" {
+		date = "14-Nov-2023 22:13:20 +0000"
+	}
+	return fmt.Sprintf(`UID %d FLAGS (%s) INTERNALDATE "%s" RFC822.SIZE %d`, m.UID, m.Flags, date, len(m.Octets))
+}
+
+// Literal writes a literal.
+func Literal(s string) string { return fmt.Sprintf("{%d}\r\n%s", len(s), s) }
+
+// IMAPConn is one client's connection.
+type IMAPConn struct {
+	net.Conn
+	R   *bufio.Reader
+	Tag string // of the command being answered
+	No  int    // connections before this one
+	s   *IMAP
+}
+
+// patience is how long a client may be silent.
+const patience = 20 * time.Second
+
+// Start listens; Close must be called.
+func (s *IMAP) Start() error {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	s.ln = ln
+	s.conns = make(map[net.Conn]bool)
+	if s.Capabilities == "" {
+		s.Capabilities = "IMAP4rev1 SASL-IR AUTH=PLAIN LITERAL+"
+	}
+	if s.UIDValidity == "" {
+		s.UIDValidity = "1"
+	}
+	s.wg.Go(s.accept)
+	return nil
+}
+
+// Port returns the port it listens on.
+func (s *IMAP) Port() int { return s.ln.Addr().(*net.TCPAddr).Port }
+
+// Sent returns the command lines clients sent, without tags.
+func (s *IMAP) Sent() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.sent...)
+}
+
+// Connections returns how many clients came.
+func (s *IMAP) Connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count
+}
+
+// Close ends all connections and waits for what serves them.
+func (s *IMAP) Close() error {
+	err := s.ln.Close()
+	s.mu.Lock()
+	for c := range s.conns {
+		_ = c.Close()
+	}
+	s.conns = nil
+	s.mu.Unlock()
+	s.wg.Wait()
+	return err
+}
+
+func (s *IMAP) accept() {
+	for {
+		nc, err := s.ln.Accept()
+		if err != nil {
+			return
+		}
+		s.mu.Lock()
+		open := s.conns != nil
+		no := s.count
+		s.count++
+		if open {
+			s.conns[nc] = true
+		}
+		s.mu.Unlock()
+		if !open {
+			_ = nc.Close()
+			return
+		}
+		if s.TLS != nil {
+			nc = tls.Server(nc, s.TLS)
+		}
+		c := &IMAPConn{Conn: nc, R: bufio.NewReader(nc), No: no, s: s}
+		s.wg.Go(func() {
+			defer nc.Close()
+			s.serve(c)
+		})
+	}
+}
+
+func (s *IMAP) serve(c *IMAPConn) {
+	switch greeting := s.Greeting; greeting {
+	case "":
+		c.Send("* OK [CAPABILITY " + s.Capabilities + "] ready\r\n")
+	default:
+		c.Send(greeting + "\r\n")
+	}
+	for {
+		line, err := c.Line()
+		if err != nil {
+			return
+		}
+		tag, cmd, _ := strings.Cut(line, " ")
+		c.Tag = tag
+		s.mu.Lock()
+		s.sent = append(s.sent, cmd)
+		s.mu.Unlock()
+		if s.Answer != nil && s.Answer(c, cmd) {
+			continue
+		}
+		if !s.answer(c, cmd) {
+			return
+		}
+	}
+}
+
+// Line reads one line of the client.
+func (c *IMAPConn) Line() (string, error) {
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	line, err := c.R.ReadString('\n')
+	return strings.TrimRight(line, "\r\n"), err
+}
+
+// Send writes text as it is. A client that is gone shows at the next Line.
+func (c *IMAPConn) Send(text string) {
+	_ = c.SetWriteDeadline(time.Now().Add(patience))
+	_, _ = io.WriteString(c, text)
+}
+
+// OK completes the command.
+func (c *IMAPConn) OK(text string) { c.Send(c.Tag + " OK " + text + "\r\n") }
+
+// NO refuses the command.
+func (c *IMAPConn) NO(text string) { c.Send(c.Tag + " NO " + text + "\r\n") }
+
+// answer is what a correct server does; false ends the connection.
+func (s *IMAP) answer(c *IMAPConn, cmd string) bool {
+	verb, _, _ := strings.Cut(strings.ToUpper(cmd), " ")
+	switch verb {
+	case "CAPABILITY":
+		c.Send("* CAPABILITY " + s.Capabilities + "\r\n")
+	case "LOGIN", "AUTHENTICATE":
+		c.OK("[CAPABILITY " + s.Capabilities + "] logged in")
+		return true
+	case "LIST":
+		c.Send("* LIST (\\HasNoChildren) \"/\" INBOX\r\n")
+	case "STATUS":
+		c.Send(fmt.Sprintf("* STATUS INBOX (MESSAGES %d UIDNEXT %d UIDVALIDITY %s)\r\n", len(s.Messages), s.uidNext(), s.UIDValidity))
+	case "SELECT", "EXAMINE":
+		c.Send(fmt.Sprintf("* FLAGS (\\Seen)\r\n* %d EXISTS\r\n* OK [UIDVALIDITY %s] ok\r\n* OK [UIDNEXT %d] ok\r\n", len(s.Messages), s.UIDValidity, s.uidNext()))
+	case "UID", "FETCH":
+		s.fetch(c, cmd)
+	case "LOGOUT":
+		c.Send("* BYE bye\r\n")
+		c.OK("bye")
+		return false
+	}
+	c.OK("done")
+	return true
+}
+
+func (s *IMAP) uidNext() uint32 {
+	next := uint32(1)
+	for _, m := range s.Messages {
+		next = max(next, m.UID+1)
+	}
+	return next
+}
+
+// fetch answers FETCH and UID FETCH for the items mailhaul asks for.
+func (s *IMAP) fetch(c *IMAPConn, cmd string) {
+	rest, byUID := strings.CutPrefix(strings.ToUpper(cmd), "UID ")
+	rest = strings.TrimPrefix(rest, "FETCH ")
+	set, items, _ := strings.Cut(rest, " ")
+	for i, m := range s.Messages {
+		n := uint32(i + 1)
+		if byUID {
+			n = m.UID
+		}
+		if !InSet(set, n) {
+			continue
+		}
+		line := fmt.Sprintf("* %d FETCH (%s", i+1, m.Meta())
+		head, text, _ := strings.Cut(m.Octets, "\r\n\r\n")
+		head += "\r\n\r\n"
+		for section, octets := range map[string]string{"": m.Octets, "HEADER": head, "TEXT": text} {
+			if strings.Contains(items, "BODY.PEEK["+section+"]") {
+				line += " BODY[" + section + "] " + Literal(octets)
+			}
+		}
+		c.Send(line + ")\r\n")
+	}
+}
+
+// InSet tells whether a number is in an IMAP set.
+func InSet(set string, n uint32) bool {
+	for part := range strings.SplitSeq(set, ",") {
+		from, to, isRange := strings.Cut(part, ":")
+		if !isRange {
+			to = from
+		}
+		if number(from) <= n && n <= number(to) {
+			return true
+		}
+	}
+	return false
+}
+
+func number(s string) uint32 {
+	if s == "*" {
+		return 1<<32 - 1
+	}
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil {
+		return 0
+	}
+	return uint32(n)
+}
