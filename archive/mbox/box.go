@@ -305,13 +305,8 @@ func (b *box) floor() int64 {
 
 // write appends to the file. The octets that arrived are counted, also on errors.
 func (b *box) write(p []byte) (int, error) {
-	st, err := b.file.Stat()
-	if err == nil && st.Size() != b.written {
-		b.foreign = true
-		return 0, b.fail(changedError(b.mailbox, b.name))
-	}
-	if err != nil {
-		return 0, diskError(b.mailbox, "stat", b.name, err)
+	if err := b.untouched(); err != nil {
+		return 0, err
 	}
 	b.dirty = true
 	n, err := b.file.Write(p)
@@ -331,9 +326,27 @@ func (b *box) write(p []byte) (int, error) {
 	return n, nil
 }
 
+// untouched makes sure that the file is as long as this run has made it. If not,
+// somebody else writes to it, and it is neither written to nor cut any more.
+func (b *box) untouched() error {
+	st, err := b.file.Stat()
+	if err != nil {
+		return diskError(b.mailbox, "stat", b.name, err)
+	}
+	if st.Size() != b.written {
+		b.foreign = true
+		return b.fail(changedError(b.mailbox, b.name))
+	}
+	return nil
+}
+
 // cut truncates the file; if that cannot be done the mailbox is given up, and the
 // next run cuts.
 func (b *box) cut(size int64) {
+	if err := b.untouched(); err != nil {
+		b.fail(err)
+		return
+	}
 	err := b.file.Truncate(size)
 	if err == nil {
 		_, err = b.file.Seek(size, io.SeekStart)
@@ -456,8 +469,11 @@ func (b *box) close() error {
 		return nil
 	}
 	var err error
+	if !b.foreign {
+		err = b.untouched()
+	}
 	switch {
-	case b.foreign:
+	case b.foreign || err != nil:
 	case b.created && b.committed == 0:
 		err = b.a.fsys.Remove(b.name)
 	case b.dirty:

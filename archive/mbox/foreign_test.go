@@ -225,6 +225,39 @@ func TestChangedUnderneath(t *testing.T) {
 	}
 }
 
+// Nor is it cut when nothing of ours was committed.
+func TestChangedBeforeClose(t *testing.T) {
+	dir := t.TempDir()
+	a, _ := newArchive(t, dir)
+	add(t, a, info("INBOX"), "A: 1\r\n\r\n")
+	writeFile(t, dir, "INBOX.mbox", from+"M: 1\n\n\n")
+	if err := a.Close(); err == nil {
+		t.Error("Close does not say that the file was changed")
+	}
+	if got := readFile(t, dir, "INBOX.mbox"); got != from+"M: 1\n\n\n" {
+		t.Errorf("on disk: %q", got)
+	}
+}
+
+func TestBeyond2GiB(t *testing.T) {
+	dir := t.TempDir()
+	writeFile(t, dir, "INBOX.mbox", "")
+	const size = 5 << 30 // sparse
+	if err := os.Truncate(filepath.Join(dir, "INBOX.mbox"), size); err != nil {
+		t.Fatal(err)
+	}
+	a, m := newArchive(t, dir)
+	add(t, a, info("INBOX"), "A: 1\r\n\r\n")
+	add(t, a, info("INBOX"), "A: 2\r\n\r\n")
+	g := commit(t, a)
+	if m.get("INBOX").Length != size || g.Anchors["INBOX"].Length <= size {
+		t.Errorf("marked %+v, committed %+v", m.get("INBOX"), g.Anchors)
+	}
+	if got := open(t, a, g.Receipts[1]); string(got) != "A: 2\n\n" {
+		t.Errorf("%s: %q", g.Receipts[1].Place, got)
+	}
+}
+
 // A file replaced by another (Python's mailbox does that) holds nothing of ours.
 func TestReplacedUnderneath(t *testing.T) {
 	dir := t.TempDir()
