@@ -74,8 +74,9 @@ func (p *plan) add(w mail.Want) {
 func (p *plan) command(item *planned, size int64) {
 	r, ss := p.r, p.ss
 	// A message that is delivered before it is complete must not turn out
-	// doubtful afterwards, and the answer to TOP has no size to compare.
-	if r.top || r.s.fenced || size < 0 || size > headSize {
+	// doubtful afterwards, and the answer to TOP has no size to compare. Without
+	// PIPELINING the fence has to wait until the answer is there.
+	if ss.caps.pipelining && (r.top || r.s.fenced || size < 0 || size > headSize) {
 		item.fence = ss.bestFence(item.seq)
 	}
 	start := len(p.batch)

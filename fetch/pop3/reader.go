@@ -164,15 +164,3 @@ func (b *body) take(p []byte) int {
 	b.cr = buf[n-1] == '\r'
 	return n
 }
-
-// discard reads the rest of the answer.
-func (b *body) discard(scratch []byte) error {
-	for {
-		if _, err := b.Read(scratch); err != nil {
-			if err == io.EOF {
-				return nil
-			}
-			return err
-		}
-	}
-}
