@@ -615,6 +615,13 @@ func TestSourceDovecot(t *testing.T) {
 		if err := server.Append(user, "INBOX", list...); err != nil {
 			t.Fatal(err)
 		}
+		held, err := server.Messages(user, "INBOX")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, m := range held {
+			messages[i].Octets = m.Octets // as Dovecot keeps them
+		}
 		s := sourceOf(server, user, server.IMAPS)
 		t.Cleanup(func() { s.Close() })
 		return fetchtest.Account{Source: s, Mailbox: "INBOX", Snapshot: func() string {
