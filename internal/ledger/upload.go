@@ -4,52 +4,17 @@ import (
 	"context"
 	"database/sql/driver"
 	"fmt"
-	"time"
 
 	"mailhaul/mail"
 )
 
-// Sending is a group of messages about to be sent to a destination in one
-// command, with what the destination said of the mailbox just before: what of it
-// arrived lies at UIDNext or above.
-type Sending struct {
-	Account, Mailbox string // the destination
-	UIDValidity      uint32
-	UIDNext          uint32
-	Messages         []Outgoing
-}
-
-// Outgoing is one message of a Sending.
-type Outgoing struct {
-	Message int64       // ledger id
-	Digest  mail.Digest // of the canonical octets that are sent
-}
-
-// Upload is a recorded intent to send a message, and what came of it.
-type Upload struct {
-	ID          int64
-	Group       int64 // equal for what was sent in one command
-	Message     int64
-	Digest      mail.Digest // of what was sent
-	UIDValidity uint32
-	UIDNext     uint32      // when it was about to be sent
-	UID         string      // at the destination; "" while unknown
-	Altered     mail.Digest // of what the destination made of it; zero if it is as sent
-	At          time.Time
-}
-
-// Uploaded is what came of an intent.
-type Uploaded struct {
-	ID int64 // of the Upload
-	// Arrived says that the destination has the message; else it is known not to.
-	Arrived bool
-	// Info is the message at the destination: UIDValidity, UID, Size and Flags
-	// count. An empty UID means that the destination did not tell.
-	Info mail.Info
-	// Altered is the digest of what the destination made of the octets; zero if
-	// they are as sent.
-	Altered mail.Digest
-}
+// What is recorded of uploads.
+type (
+	Sending  = mail.Sending
+	Outgoing = mail.Outgoing
+	Upload   = mail.Upload
+	Uploaded = mail.Uploaded
+)
 
 // IntendUploads records, before anything is sent, what is about to be and returns
 // the ids of the intents, in order. It is durable then.
