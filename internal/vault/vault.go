@@ -51,6 +51,16 @@ type Options struct {
 	Notify mail.Notify
 	// Hook is the ledger's; tests end the process there.
 	Hook func(step string)
+	// WrapFS, if not nil, is put around the archive's directory; tests let
+	// operations fail there. The lock and the ledger's own files are not under it.
+	WrapFS func(durable.FS) durable.FS
+}
+
+func (o Options) wrap(fsys durable.FS) durable.FS {
+	if o.WrapFS == nil {
+		return fsys
+	}
+	return o.WrapFS(fsys)
 }
 
 // Vault is an open archive. Its methods may be called from several goroutines at
@@ -143,9 +153,11 @@ func (v *Vault) openDir(o Options, was mark) (known mark, err error) {
 	case !st.IsDir():
 		return mark{}, usage(fmt.Errorf("%s is no directory", v.path), "name a directory that holds an archive, or a new one")
 	}
-	if v.fsys, err = durable.OpenRoot(v.path); err != nil {
+	fsys, err := durable.OpenRoot(v.path)
+	if err != nil {
 		return mark{}, diskError("open archive", err)
 	}
+	v.fsys = o.wrap(fsys)
 	switch st, err := v.fsys.Lstat(Dir); {
 	case err == nil && st.IsDir():
 		return readMark(v.fsys)
@@ -183,7 +195,7 @@ func (v *Vault) makeDir(o Options, was mark) error {
 		if err != nil {
 			return diskError("make archive", err)
 		}
-		v.fsys = fsys
+		v.fsys = o.wrap(fsys)
 	}
 	return v.makeOwnDir()
 }
