@@ -153,8 +153,9 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// The connection is cut anywhere, cleanly or by RST: nothing half is archived,
-// the run says to try again later or goes on by itself, and the next completes.
+// Every connection is cut at one place, cleanly or by RST: nothing half is
+// archived. The run gets through by new connections, or ends with 75, or with 3
+// where the same message broke it again and again; the next one completes.
 func TestCut(t *testing.T) {
 	s := server(t)
 	for _, scheme := range []string{"imaps", "pop3s"} {
@@ -168,9 +169,12 @@ func TestCut(t *testing.T) {
 				h := newHost(t, s)
 				archive := filepath.Join(h.home, "archive")
 				r := through(t, s, scheme, relay.Options{CutDown: at0, Reset: i%2 == 1})
-				res := h.run("backup", "--json", at(scheme, user, "127.0.0.1", r.Port()), archive, "--format", format, "--max-time", "5s")
-				if res.code != 75 {
+				res := h.run("backup", "--json", at(scheme, user, "127.0.0.1", r.Port()), archive, "--format", format, "--max-time", "3s")
+				if res.code != 75 && res.code != 0 && res.code != 3 || at0 <= 2_000 && res.code != 75 {
 					t.Errorf("cut after %d: %v", at0, res)
+				}
+				if res.code == 0 {
+					same(t, "after exit 0", want, held(t, format, archive, "INBOX"))
 				}
 				h.complete(place(scheme, s, user), archive, "--format", format)
 				same(t, "INBOX", want, held(t, format, archive, "INBOX"))
@@ -180,7 +184,8 @@ func TestCut(t *testing.T) {
 	}
 }
 
-// A connection that falls silent ends by the deadline.
+// A connection that falls silent ends by the deadline, with 75, or with 3 if it
+// always was the same message.
 func TestSilence(t *testing.T) {
 	s := server(t)
 	for _, scheme := range []string{"imaps", "pop3s"} {
@@ -192,7 +197,10 @@ func TestSilence(t *testing.T) {
 				h := newHost(t, s)
 				archive := filepath.Join(h.home, "archive")
 				r := through(t, s, scheme, relay.Options{CutDown: octets, Stall: true})
-				h.must(75, "backup", at(scheme, user, "127.0.0.1", r.Port()), archive, "--timeout", "1s", "--max-time", "6s")
+				res := h.run("backup", at(scheme, user, "127.0.0.1", r.Port()), archive, "--timeout", "1s", "--max-time", "4s")
+				if res.code != 75 && !(res.code == 3 && octets > 1) || res.took > 30*time.Second {
+					t.Errorf("%v: %v", res.took, res)
+				}
 				h.complete(place(scheme, s, user), archive)
 				same(t, "INBOX", wanted(t, s, user, "INBOX"), held(t, "maildir", archive, "INBOX"))
 			})
