@@ -115,10 +115,10 @@ type dateParser struct {
 func (p *dateParser) word(w string) bool {
 	switch {
 	case p.hour >= 0 && !p.zoned && p.zoneWord(w):
-	case strings.Count(w, ":") >= 1 && p.hour < 0:
-		return p.clock(w)
-	case strings.Count(w, "-") == 2 && p.day == 0:
+	case strings.Count(w, "-") >= 2 && p.day == 0:
 		return p.dashed(w)
+	case strings.Contains(w, ":") && p.hour < 0:
+		return p.clock(w)
 	case monthOf(w) > 0 && p.month == 0:
 		p.month = monthOf(w)
 	case isDigits(w):

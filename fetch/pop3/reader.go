@@ -86,7 +86,22 @@ var errTooLarge = errors.New("message is larger than allowed")
 
 func (b *body) reset(r *reader, maxLen int64) { *b = body{r: r, start: true, maxLen: maxLen} }
 
-var crlfDot = []byte("\r\n.")
+// dotLine finds the first line that begins with a dot, behind a CRLF in b, and
+// returns where; -1 if there is none. Dots are rarer than line ends, and hardly
+// there at all in what is encoded in base64.
+func dotLine(b []byte) int {
+	for at := 0; ; {
+		i := bytes.IndexByte(b[at:], '.')
+		if i < 0 {
+			return -1
+		}
+		at += i
+		if at >= 2 && b[at-1] == '\n' && b[at-2] == '\r' {
+			return at
+		}
+		at++
+	}
+}
 
 // Read returns io.EOF at the terminator only; a connection that ends before is
 // io.ErrUnexpectedEOF.
@@ -150,8 +165,8 @@ func (b *body) take(p []byte) int {
 	n := min(len(buf), len(p))
 	if b.cr && buf[0] == '\n' {
 		n = 1
-	} else if i := bytes.Index(buf[:min(len(buf), len(p)+2)], crlfDot); i >= 0 {
-		n = min(n, i+2)
+	} else if i := dotLine(buf[:min(len(buf), n+1)]); i >= 0 {
+		n = i
 	}
 	copy(p, buf[:n])
 	b.r.r += n
