@@ -245,6 +245,7 @@ func (l *fakeLedger) Claims(_ context.Context, account, mailbox string, yield fu
 	defer l.mu.Unlock()
 	for _, c := range l.claims {
 		if c.account == account && c.mailbox == mailbox {
+			c.Missing = l.messages[c.Message-1].Receipt.Place == ""
 			if err := yield(c.Claim); err != nil {
 				return err
 			}

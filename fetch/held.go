@@ -26,6 +26,7 @@ type claim struct {
 	gone    bool
 	freed   bool // gone since this run's listing
 	listed  bool // seen in this run's listing
+	missing bool // the archive has lost the message: it is fetched again
 	content bool // claimed by content, the server gives no UID
 }
 
@@ -51,7 +52,7 @@ func loadClaims(ctx context.Context, ledger Ledger, account string, mb mail.Mail
 		}
 		c.all = append(c.all, claim{
 			id: m.ID, message: m.Message, size: m.Size, flags: f,
-			gone: !m.Gone.IsZero(), content: strings.HasPrefix(m.UID, contentUID),
+			gone: !m.Gone.IsZero(), missing: m.Missing, content: strings.HasPrefix(m.UID, contentUID),
 		})
 		c.uids = append(c.uids, m.UID)
 		c.validity = append(c.validity, m.UIDValidity)

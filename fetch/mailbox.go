@@ -119,6 +119,10 @@ func (l *listing) seen(in mail.Info) bool {
 	if c.size >= 0 && in.Size >= 0 && c.size != in.Size {
 		return false // a UIDL used again for another message
 	}
+	if c.missing {
+		c.listed = true
+		return false
+	}
 	if c.gone {
 		if l.claims.heldLive(c.message) {
 			return false // its copy went to another UID meanwhile

@@ -298,6 +298,21 @@ func TestExpungedStaysAndMayReturn(t *testing.T) {
 	}
 }
 
+func TestWhatTheArchiveLostIsFetchedAgain(t *testing.T) {
+	w := newWorld(t)
+	w.put("1", message("a"))
+	w.put("2", message("b"))
+	w.run()
+	w.ledger.messages[0].Receipt.Place = ""
+	w.want(w.run(), 1, 0, 1, 0, 3)
+	for _, c := range w.ledger.claims {
+		if w.ledger.messages[c.Message-1].Receipt.Place == "" || !c.Gone.IsZero() {
+			t.Errorf("claim %+v", c)
+		}
+	}
+	w.want(w.run(), 0, 0, 2, 0, 3)
+}
+
 func TestIncompleteListingConcludesNothing(t *testing.T) {
 	w := newWorld(t)
 	w.put("1", message("a"))

@@ -169,17 +169,29 @@ func (l *Ledger) match(id int64, mailbox string, receipts iter.Seq2[mail.Receipt
 	if !all {
 		return nil
 	}
+	var lost []int64
 	for _, ids := range m.byDigest {
 		for _, id := range ids {
-			if m.found[id] {
-				continue
-			}
-			if err := l.moveTo(id, ""); err != nil {
-				return err
+			if !m.found[id] {
+				lost = append(lost, id)
 			}
 		}
 	}
-	return nil
+	return l.loseAll(lost)
+}
+
+// loseAll marks messages as missing. Nothing may be concluded from cursors then:
+// the next run has to list, to fetch again what the servers still have.
+func (l *Ledger) loseAll(messages []int64) error {
+	if len(messages) == 0 {
+		return nil
+	}
+	for _, id := range messages {
+		if err := l.moveTo(id, ""); err != nil {
+			return err
+		}
+	}
+	return l.db.exec("UPDATE box SET cursor = '' WHERE cursor <> ''")
 }
 
 func (l *Ledger) moveTo(id int64, place string) error {
@@ -192,12 +204,7 @@ func (l *Ledger) moveTo(id int64, place string) error {
 func (l *Ledger) Lost(ctx context.Context, messages []int64) error {
 	return l.write(context.WithoutCancel(ctx), "record losses", func() error {
 		l.lost = nil
-		for _, id := range messages {
-			if err := l.moveTo(id, ""); err != nil {
-				return err
-			}
-		}
-		return nil
+		return l.loseAll(messages)
 	})
 }
 
