@@ -149,6 +149,7 @@ func TestAgainstModel(t *testing.T) {
 						rt.Fatal(err)
 					}
 					m.missing[c.Message] = true
+					clear(m.cursors) // the next run has to list
 				}
 			},
 			"reopen": func(rt *rapid.T) {
