@@ -112,6 +112,7 @@ type Handler struct {
 	Fetch  FetchHandler
 	List   func(ListEntry) error
 	Status func(StatusEntry) error
+	Quota  func(Quota) error
 }
 
 // Dial connects, secures and logs in. Errors are *mail.Error.
@@ -567,6 +568,9 @@ func (c *Conn) fail(op string, err error) error {
 	}
 	if he, ok := errors.AsType[*handlerError](err); ok {
 		return he.err
+	}
+	if errors.Is(err, errNotIMAP) {
+		return &mail.Error{Kind: mail.KindOther, Ref: c.cfg.ref(), Op: op, Err: err, Hint: "check host and port"}
 	}
 	failed := c.nc.Fail(op, err)
 	me, ok := errors.AsType[*mail.Error](failed)

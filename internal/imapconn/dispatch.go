@@ -45,15 +45,17 @@ func (c *Conn) response() ([]byte, error) {
 		}
 		return c.untagged()
 	case greeting:
-		return nil, broken("not an IMAP server: %.80q", s.line)
+		return nil, &wireError{fmt.Errorf("%w: it says %.80q", errNotIMAP, s.line)}
 	}
 	return c.tagged()
 }
 
+var errNotIMAP = errors.New("this is not an IMAP server")
+
 func (c *Conn) greeting() ([]byte, error) {
 	r, ok := parseResult(c.scan.rest())
 	if !ok || r.Condition == "NO" || r.Condition == "BAD" {
-		return nil, broken("not an IMAP greeting: %.80q", c.scan.line)
+		return nil, &wireError{fmt.Errorf("%w: it says %.80q", errNotIMAP, c.scan.line)}
 	}
 	c.mu.Lock()
 	c.greet = false
@@ -218,6 +220,8 @@ func (c *Conn) untagged() ([]byte, error) {
 		return nil, c.list()
 	case "STATUS":
 		return nil, c.status()
+	case "QUOTA":
+		return nil, c.quota()
 	}
 	// FLAGS, ID, SEARCH, VANISHED, ENABLED, LSUB and what is not known: nobody
 	// here draws conclusions from them.

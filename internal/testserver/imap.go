@@ -183,6 +183,15 @@ func (c *IMAPConn) Send(text string) {
 	_, _ = io.WriteString(c, text)
 }
 
+// StartTLS does the server's handshake; the client may refuse it.
+func (c *IMAPConn) StartTLS(cfg *tls.Config) {
+	_ = c.SetDeadline(time.Now().Add(patience))
+	tc := tls.Server(c.Conn, cfg)
+	if tc.Handshake() == nil {
+		c.Conn, c.R = tc, bufio.NewReader(tc)
+	}
+}
+
 // OK completes the command.
 func (c *IMAPConn) OK(text string) { c.Send(c.Tag + " OK " + text + "\r\n") }
 
