@@ -400,6 +400,9 @@ func (c *Conn) Fail(op string, err error) error {
 	case errors.As(err, &ne) && ne.Timeout():
 		e.Err = fmt.Errorf("%s did not answer for %v", c.srv.Addr(), c.srv.timeout())
 		e.Hint = "try again later, or allow more time with --timeout"
+	case isAlert(err): // TLS 1.3 servers refuse after the handshake seemed to be over
+		e.Kind = mail.KindAuth
+		e.Hint = "the server ended TLS; client certificates are not supported"
 	case errors.Is(err, ErrAnswerTooLong):
 		e.Kind = mail.KindOther
 		e.Hint = "this server does not speak the protocol: check host and port"

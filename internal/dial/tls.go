@@ -132,7 +132,6 @@ func (s Server) trustError(ctx context.Context, err error) error {
 	var pin *Untrusted
 	var verify *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
-	var alert tls.AlertError
 	switch {
 	case errors.As(err, &pin):
 		e.Err = pin
@@ -145,7 +144,7 @@ func (s Server) trustError(ctx context.Context, err error) error {
 	case errors.As(err, &record):
 		e.Err = fmt.Errorf("no TLS on this port: %w", err)
 		e.Hint = fmt.Sprintf("the server speaks plain text there: %s://, with STARTTLS, is usually port %d", s.Protocol, Server{Protocol: s.Protocol, Security: StartTLS}.DefaultPort())
-	case errors.As(err, &alert), strings.Contains(err.Error(), "unsupported protocol version"):
+	case isAlert(err), strings.Contains(err.Error(), "unsupported protocol version"):
 		e.Hint = "the server refused the handshake: TLS 1.2 or newer is required, client certificates are not supported"
 	default:
 		var ne net.Error
@@ -156,6 +155,12 @@ func (s Server) trustError(ctx context.Context, err error) error {
 		}
 	}
 	return e
+}
+
+// isAlert tells whether the server ended TLS by an alert of its own.
+func isAlert(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "remote error"
 }
 
 // whatIsWrong says it in words for the person who has to decide.
