@@ -154,6 +154,35 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// An archive of a newer version is refused, and not touched.
+func TestNewerArchive(t *testing.T) {
+	s := server(t)
+	load(t, s, "newer", "INBOX", ordinary(2, 0)...)
+	h := newHost(t, s)
+	archive := filepath.Join(h.home, "archive")
+	h.complete(place("imaps", s, "newer"), archive)
+	ledger := filepath.Join(archive, ".mailhaul", "ledger.sqlite")
+	octets := []byte(read(t, ledger))
+	octets[60] = 99 // the user_version of SQLite's header, most significant octet
+	if err := os.WriteFile(ledger, octets, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before := snapshot(t, archive)
+	for _, args := range [][]string{{"backup", place("imaps", s, "newer"), archive}, {"verify", archive}, {"ls", archive}} {
+		if r := h.must(78, args...); !strings.Contains(r.stderr, "newer") {
+			t.Errorf("it does not say why: %v", r)
+		}
+	}
+	after := snapshot(t, archive)
+	for name := range after {
+		if strings.HasSuffix(name, "lock") { // taken to look inside
+			delete(after, name)
+			delete(before, name)
+		}
+	}
+	unchanged(t, before, after)
+}
+
 // A full disk ends the run; what was archived before is safe, and with space the
 // same command finishes.
 func TestFullDisk(t *testing.T) {

@@ -1,0 +1,100 @@
+package crash
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"mailhaul/internal/vault"
+)
+
+// stepLimit is far above the operations of one run: reaching it means that a run
+// never ends.
+const stepLimit = 20_000
+
+// all tells whether every step is to be tried.
+func all() bool { return os.Getenv("MAILHAUL_CRASH") == "all" }
+
+// stride is how far the steps lie apart that are tried: 1 for all of them. It is
+// odd, so that what comes in pairs is met on either side.
+func stride(few int) int {
+	switch {
+	case all():
+		return 1
+	case testing.Short():
+		return 4*few + 1
+	}
+	return few
+}
+
+// memoryDir is a directory that needs no disk, if there is one: no test here
+// needs what it writes to outlive the machine.
+func memoryDir(t *testing.T) string {
+	t.Helper()
+	const shm = "/dev/shm"
+	if st, err := os.Stat(shm); err != nil || !st.IsDir() {
+		return t.TempDir()
+	}
+	dir, err := os.MkdirTemp(shm, "mailhaul-crash-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// start is a state that the runs under test begin with.
+type start struct {
+	name string
+	make func(t *testing.T, p place)
+	more []message // what the archive has and the server has not
+}
+
+var starts = []start{
+	{name: "empty", make: func(*testing.T, place) {}},
+	{name: "extended", more: []message{expunged()}, make: func(t *testing.T, p place) {
+		if _, err := p.backup(earlier(true), run{}); err != nil {
+			t.Fatal(err)
+		}
+	}},
+	{name: "ledger-lost", more: []message{expunged()}, make: func(t *testing.T, p place) {
+		if _, err := p.backup(earlier(false), run{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(filepath.Join(p.archive(), vault.Dir, "ledger.sqlite")); err != nil {
+			t.Fatal(err)
+		}
+	}},
+}
+
+// everyStart calls f for each format and start, with a function that makes a fresh
+// copy of the start.
+func everyStart(t *testing.T, f func(t *testing.T, st start, fresh func(t *testing.T) place)) {
+	for _, format := range formats {
+		for _, st := range starts {
+			t.Run(format+"-"+st.name, func(t *testing.T) {
+				t.Parallel()
+				dir := memoryDir(t)
+				first := place{filepath.Join(dir, "start"), format}
+				st.make(t, first)
+				if err := os.MkdirAll(first.root, 0o700); err != nil {
+					t.Fatal(err)
+				}
+				again := place{filepath.Join(dir, "run"), format}
+				f(t, st, func(t *testing.T) place {
+					if err := os.RemoveAll(again.root); err != nil {
+						t.Fatal(err)
+					}
+					if err := copyTree(again.root, first.root); err != nil {
+						t.Fatal(err)
+					}
+					return again
+				})
+			})
+		}
+	}
+}
