@@ -53,3 +53,11 @@ func vaultExists(dir string) bool {
 	_, err := os.Lstat(filepath.Join(dir, vault.Dir))
 	return !os.IsNotExist(err)
 }
+
+// absolute is how an archive is called in reports.
+func absolute(dir string) string {
+	if abs, err := filepath.Abs(dir); err == nil {
+		return abs
+	}
+	return dir
+}

@@ -80,11 +80,19 @@ func (a *app) backup(ctx context.Context, source, archive string, o backupFlags)
 	ctx, cancel := a.limit(ctx)
 	defer cancel()
 	began := time.Now()
-	s := ui.Summary{Command: "backup", DryRun: o.dryRun}
+	s := backupSummary(o.dryRun)
 	label := "mailhaul"
 	err := a.backupInto(ctx, source, archive, o, &s, &label)
 	s.Seconds = time.Since(began).Seconds()
 	return a.conclude(ctx, label, s, err)
+}
+
+// backupSummary holds every counter a backup can have.
+func backupSummary(dryRun bool) ui.Summary {
+	return ui.Summary{
+		Command: "backup", DryRun: dryRun,
+		Listed: new(int64), Archived: new(int64), Adopted: new(int64), Skipped: new(int64), Failed: new(int64), Suspicious: new(int64),
+	}
 }
 
 // backupInto reads what was typed, opens both sides and runs the engine. It fills
@@ -110,7 +118,7 @@ func (a *app) backupInto(ctx context.Context, source, archive string, o backupFl
 	if err != nil {
 		return err
 	}
-	s.Source, s.Archive, *label = ac.key(), dest.Dir, ac.label()
+	s.Source, s.Archive, *label = ac.key(), absolute(dest.Dir), ac.label()
 	credentials, err := ac.credentials(ctx)
 	if err != nil {
 		return err
@@ -125,7 +133,7 @@ func (a *app) copyFrom(ctx context.Context, server dial.Server, c auth.Credentia
 		return err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
-	s.Source, s.Archive = src.Account(), dest.Dir
+	s.Source, s.Archive = src.Account(), absolute(dest.Dir)
 	opts := fetch.Options{Source: src, Selection: selection, DryRun: o.dryRun, Parallel: parallel(server, o.connections)}
 	return a.copyInto(ctx, opts, dest, o, s)
 }

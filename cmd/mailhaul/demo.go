@@ -13,7 +13,6 @@ import (
 	"mailhaul/internal/demo"
 	"mailhaul/internal/dial"
 	"mailhaul/internal/place"
-	"mailhaul/internal/ui"
 	"mailhaul/internal/vault"
 	"mailhaul/mail"
 )
@@ -115,7 +114,7 @@ func (a *app) demoBackup(ctx context.Context, server dial.Server, dest place.Arc
 	began := time.Now()
 	p := place.Server{Protocol: server.Protocol, Security: server.Security, User: demo.User, Host: server.Host, Port: server.Port}
 	a.ui.Note("$ mailhaul backup %s %s", p, dest.Dir)
-	s := ui.Summary{Command: "backup"}
+	s := backupSummary(false)
 	credentials := auth.Credentials{User: demo.User, Password: demo.Password}
 	err := a.copyFrom(ctx, server, credentials, dest, mail.Selection{}, backupFlags{connections: defaultConnections}, &s)
 	if err == nil {

@@ -12,9 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// grace is how long a run may take to commit and leave after a signal.
-const grace = 5 * time.Second
-
 // harden keeps what the process writes to its owner: no file for others whatever
 // the umask was, and no core file with a password in it.
 func harden() {

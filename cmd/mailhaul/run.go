@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"regexp"
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
@@ -173,8 +174,18 @@ func flagError(cmd *cobra.Command, err error) error {
 	if strings.HasPrefix(text, "unknown shorthand flag") {
 		text, _, _ = strings.Cut(text, " in -")
 	}
+	if m := badValue.FindStringSubmatch(text); m != nil {
+		if strings.HasPrefix(m[3], "time: ") {
+			m[3] = "a time is written 30s, 5m or 1h30m"
+		}
+		return usage(hint, "--%s %s: %s", m[2], m[1], m[3])
+	}
 	return usage(hint, "%s", text)
 }
+
+// badValue is what the flag parser says of a value: the value in quotes, the flag,
+// the reason.
+var badValue = regexp.MustCompile(`^invalid argument (".*") for "(?:-., )?--([^"]+)" flag: (.*)$`)
 
 // arguments checks the number of arguments and says what is missing.
 func arguments(least, most int, what string) cobra.PositionalArgs {

@@ -11,6 +11,9 @@ import (
 	"mailhaul/mail"
 )
 
+// grace is how long a run may take to commit and leave once it was told to.
+const grace = 5 * time.Second
+
 // limit bounds a run by --max-time. What is there when it is over is committed;
 // a run that does not leave within the grace is ended, as after a signal.
 func (a *app) limit(ctx context.Context) (context.Context, context.CancelFunc) {
