@@ -20,6 +20,7 @@ type plan struct {
 	flying int       // of those, how many have a command on the way
 	octets int64     // their cost
 	batch  []byte    // commands not handed to the sender yet
+	held   int       // how many of those in flight are in batch
 	out    *sender
 }
 
@@ -43,15 +44,27 @@ func (p *plan) send() error {
 	}
 	if p.single {
 		_, err := p.ss.conn.Write(p.batch)
-		p.batch = p.batch[:0]
+		p.batch, p.held = p.batch[:0], 0
 		return err
 	}
-	select {
-	case p.out.ch <- p.batch:
-		p.batch = nil
-	case <-p.out.done:
-		return p.out.err
+	if p.flying > p.held {
+		// Answers are on the way: to wait for the sender, which may wait for a
+		// server that waits for us to read, would be to wait for ever.
+		select {
+		case p.out.ch <- p.batch:
+		case <-p.out.done:
+			return p.out.err
+		default:
+			return nil
+		}
+	} else {
+		select {
+		case p.out.ch <- p.batch:
+		case <-p.out.done:
+			return p.out.err
+		}
 	}
+	p.batch, p.held = nil, 0
 	return nil
 }
 
@@ -97,6 +110,7 @@ func (p *plan) command(item *planned, size int64) {
 	p.batch = ss.appendFence(p.batch, *item)
 	item.cost = max(size, 0) + overhead
 	p.flying++
+	p.held++
 	p.octets += item.cost
 }
 

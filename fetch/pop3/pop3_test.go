@@ -628,15 +628,107 @@ func TestSTLS(t *testing.T) {
 	}
 }
 
+// login is what a scripted server answers up to STAT.
+func login(count int) []testserver.Step {
+	return []testserver.Step{
+		testserver.Send("+OK\r\n"), testserver.Answer("^CAPA$", "+OK\r\nUSER\r\nPIPELINING\r\n.\r\n"),
+		testserver.Answer("^USER", "+OK\r\n"), testserver.Answer("^PASS", "+OK\r\n"),
+		testserver.Answer("^STAT$", fmt.Sprintf("+OK %d 1000\r\n", count)),
+	}
+}
+
+// A listing that was not read to its end, or cannot be one, is none.
+func TestListingsThatEndBadly(t *testing.T) {
+	tests := []struct {
+		name string
+		step testserver.Step
+		kind mail.Kind
+	}{
+		{"cut", testserver.Send("+OK\r\n1 a\r\n"), mail.KindTemporary},
+		{"cut behind a line end", testserver.Send("+OK\r\n1 a\r\n2 b\r\n3 c\r\n"), mail.KindTemporary},
+		{"no status", testserver.Send("1 a\r\n2 b\r\n3 c\r\n.\r\n"), mail.KindOther},
+		{"without end", testserver.Flood("1 a\r\n", 2_000_000), mail.KindOther},
+		{"one line without end", testserver.Flood("+OK aaaaaaaaa", 1<<20), mail.KindOther},
+		{"busy", testserver.Send("-ERR [SYS/TEMP] not now\r\n.\r\n"), mail.KindTemporary},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s, src := script(t, append(login(3), testserver.Expect("^UIDL$"), tt.step, testserver.Cut()))
+			_, err := src.Mailboxes(t.Context())
+			if e, ok := errors.AsType[*mail.Error](err); !ok || e.Kind != tt.kind || e.Hint == "" {
+				t.Errorf("%#v", err)
+			}
+			if n := s.Connections(); n > 3 {
+				t.Errorf("%d connections", n)
+			}
+		})
+	}
+}
+
+func TestSTATThatCannotBe(t *testing.T) {
+	for _, answer := range []string{"+OK", "+OK many", "+OK -1 5", "+OK 4294967296 5", "+OK 99999999999999999999 1"} {
+		steps := login(0)
+		steps[len(steps)-1] = testserver.Answer("^STAT$", answer+"\r\n")
+		_, src := script(t, append(steps, testserver.Hold()))
+		if mbs, err := src.Mailboxes(t.Context()); mail.KindOf(err) != mail.KindOther || err == nil {
+			t.Errorf("%q: %v, %v", answer, mbs, err)
+		}
+	}
+}
+
+func TestSilence(t *testing.T) {
+	for name, steps := range map[string][]testserver.Step{
+		"greeting":  {testserver.Hold()},
+		"login":     {testserver.Send("+OK\r\n"), testserver.Answer("^CAPA$", "-ERR\r\n"), testserver.Hold()},
+		"list":      append(login(1), testserver.Hold()),
+		"mid-body":  append(login(1), testserver.Answer("UIDL", "+OK\r\n1 a\r\n.\r\n"), testserver.Answer("LIST", "+OK\r\n1 9\r\n.\r\n"), testserver.Answer("RETR", "+OK\r\nhalf a"), testserver.Hold()),
+		"body only": append(login(1), testserver.Answer("UIDL", "+OK\r\n1 a\r\n.\r\n"), testserver.Answer("LIST", "+OK\r\n1 9\r\n.\r\n"), testserver.Answer("RETR", "+OK\r\nhalf a\r\n.\r"), testserver.Hold()),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := testserver.NewScript(steps)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { s.Close() })
+			c := config(s.Port())
+			c.Server.Timeout = 100 * time.Millisecond
+			f := fetchAll(t, source(t, c))
+			err = errors.Join(f.err, f.errs[1])
+			if len(f.octets) > 0 || mail.KindOf(err) != mail.KindTemporary || !strings.Contains(mail.HintOf(err), "--timeout") {
+				t.Errorf("%d delivered, %v", len(f.octets), err)
+			}
+		})
+	}
+}
+
+func TestUsers(t *testing.T) {
+	s, _ := serve(t, testserver.POP3Options{})
+	for _, bad := range []auth.Credentials{{User: user + "\r\nDELE 1", Password: password}, {User: user, Password: password + "\nQUIT"}, {User: user}} {
+		c := config(s.Port())
+		c.Credentials = bad
+		if _, err := source(t, c).Mailboxes(t.Context()); mail.KindOf(err) != mail.KindAuth {
+			t.Errorf("%q: %v", bad.User, err)
+		}
+	}
+	for _, cmd := range s.Commands() {
+		if cmd != "CAPA" {
+			t.Errorf("%q was sent", cmd)
+		}
+	}
+}
+
 func TestTrace(t *testing.T) {
 	var out bytes.Buffer
-	s, _ := serve(t, testserver.POP3Options{Messages: []testserver.POP3Message{message("private words\r\n")}})
-	for _, faults := range []string{"PLAIN", "USER"} {
+	for _, noSASL := range []bool{false, true} {
+		s, _ := serve(t, testserver.POP3Options{
+			Messages: []testserver.POP3Message{message("private words\r\n")},
+			Faults:   testserver.POP3Faults{NoSASL: noSASL},
+		})
 		c := config(s.Port())
 		c.Server.Trace = &dial.Trace{W: &out}
 		src := source(t, c)
 		if f := fetchAll(t, src); f.err != nil {
-			t.Fatal(faults, f.err)
+			t.Fatal(f.err)
 		}
 		src.Close()
 	}
@@ -646,10 +738,29 @@ func TestTrace(t *testing.T) {
 			t.Errorf("the trace holds %q:\n%s", secret, got)
 		}
 	}
-	for _, part := range []string{"C: STAT", "C: RETR 1", "octets]", "C: AUTH PLAIN ***", "C: QUIT"} {
+	for _, part := range []string{"C: STAT", "C: RETR 1", "octets]", "C: AUTH PLAIN ***", "C: PASS ***", "C: QUIT"} {
 		if !strings.Contains(got, part) {
 			t.Errorf("the trace lacks %q:\n%s", part, got)
 		}
+	}
+}
+
+// Small batches against a server that reads nothing while it sends: whoever
+// waited for the commands to go before reading on would wait for ever.
+func TestSmallWindows(t *testing.T) {
+	var list []testserver.POP3Message
+	for i := range 400 {
+		list = append(list, message(strings.Repeat(fmt.Sprintf("line of message %d\r\n", i), 100*(i%5))))
+	}
+	numbers := make([]int, len(list))
+	for i := range numbers {
+		numbers[i] = i + 1
+	}
+	for _, window := range []int64{1, 500, 5000, 100_000} {
+		s, _ := serve(t, testserver.POP3Options{Messages: list})
+		c := config(s.Port())
+		c.Window = window
+		fetchAll(t, source(t, c)).exactly(t, list, numbers...)
 	}
 }
 

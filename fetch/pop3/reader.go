@@ -179,3 +179,11 @@ func (b *body) take(p []byte) int {
 	b.cr = buf[n-1] == '\r'
 	return n
 }
+
+// fits tells whether the octets read are as many as LIST says. Some servers count
+// stuffed dots, or not the CRLF they add to a message that does not end in one. An
+// answer that ended too early is always shorter, and one that began too early
+// holds a status line of five octets at least.
+func (b *body) fits(size int64) bool {
+	return size >= 0 && (b.n == size || b.n+b.dots == size || b.n == size+2)
+}

@@ -123,7 +123,7 @@ func (r *retrieval) recover(ss *session, err error, failed *int) error {
 			Hint: "the server does not mark where this message ends; fetch it over IMAP if the server has it",
 		})
 	}
-	e := s.name(ss.conn.Fail(op, err))
+	e := s.name(ss.failed(op, err))
 	if *failed++; *failed >= attempts {
 		return e
 	}
@@ -337,8 +337,7 @@ func (st *stream) check() error {
 	if st.item.fence != fenceNone {
 		return st.ss.checkFence(st.item)
 	}
-	b, size := &st.r.body, st.ss.list.size(st.item.seq)
-	if size >= 0 && (b.n == size || b.n+b.dots == size) {
+	if st.r.body.fits(st.ss.list.size(st.item.seq)) {
 		return nil
 	}
 	if st.p.inFlight() {

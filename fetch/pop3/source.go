@@ -162,13 +162,21 @@ func (s *Source) retry(ctx context.Context, op string, f func(*session) error) e
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		} else {
-			err = s.name(ss.conn.Fail(op, err))
+			err = s.name(ss.failed(op, err))
 		}
 		s.drop()
 		if failed++; !lost || failed >= attempts || ctx.Err() != nil {
 			return err
 		}
 	}
+}
+
+// failed tells a person about an error that ended the session.
+func (ss *session) failed(op string, err error) error {
+	if errors.Is(err, errOutOfStep) || errors.Is(err, errLineTooLong) {
+		return &mail.Error{Kind: mail.KindOther, Op: op, Err: err, Hint: "the server breaks the protocol; --trace FILE shows how"}
+	}
+	return ss.conn.Fail(op, err)
 }
 
 // under runs f while the connection is bound to ctx.
