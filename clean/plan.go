@@ -180,7 +180,7 @@ type known struct {
 	claims map[string]mail.Claim
 	held   map[int64]heldFacts
 	open   []mail.Deletion
-	listed map[string]bool // of open
+	listed map[string]mail.Flags // what the server shows now, for open
 }
 
 type heldFacts struct {
@@ -193,7 +193,7 @@ type heldFacts struct {
 func claimKey(validity uint32, uid string) string { return fmt.Sprint(validity, " ", uid) }
 
 func (p *planner) known(ctx context.Context, mb mail.Mailbox) (*known, error) {
-	k := &known{claims: make(map[string]mail.Claim), held: make(map[int64]heldFacts), listed: make(map[string]bool)}
+	k := &known{claims: make(map[string]mail.Claim), held: make(map[int64]heldFacts), listed: make(map[string]mail.Flags)}
 	account := p.Source.Account()
 	err := p.Ledger.Claims(ctx, account, mb.Name, func(c mail.Claim) error {
 		if c.Gone.IsZero() {
@@ -225,11 +225,15 @@ func (k *known) openIntent(claim int64) bool {
 }
 
 // settle records what a complete listing says of intents whose outcome was not
-// known: the message is there or it is not.
+// known: the message is there or it is not. One that is there with \Deleted stays
+// open: the mark is ours, and what is to come of it is for a later order.
 func (k *known) settle(ctx context.Context, ledger Ledger) error {
 	var results []mail.DeletionResult
 	for _, d := range k.open {
-		results = append(results, mail.DeletionResult{ID: d.ID, Gone: !k.listed[claimKey(d.Claim.UIDValidity, d.Claim.UID)]})
+		flags, there := k.listed[claimKey(d.Claim.UIDValidity, d.Claim.UID)]
+		if !there || !flags.Has(mail.Deleted) {
+			results = append(results, mail.DeletionResult{ID: d.ID, Gone: !there})
+		}
 	}
 	if len(results) == 0 {
 		return nil
@@ -241,7 +245,7 @@ func (k *known) settle(ctx context.Context, ledger Ledger) error {
 // mean it; why says why it stays all the same.
 func (p *planner) weigh(in mail.Info, k *known) (c candidate, why string, selected bool) {
 	key := claimKey(in.Ref.UIDValidity, in.Ref.UID)
-	k.listed[key] = true
+	k.listed[key] = in.Flags
 	claim, claimed := k.claims[key]
 	facts := k.held[claim.Message]
 	if in.InternalDate.IsZero() && claimed && facts.dated {
