@@ -42,8 +42,6 @@ type fakeSource struct {
 	fetched  int // bodies given
 	headers  int
 	lists    int
-	inFlight int
-	worst    int // bodies in flight at once
 	abandon  bool
 	onFetch  func(n int)
 }
