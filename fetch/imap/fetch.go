@@ -165,7 +165,10 @@ func (j *job) next() *batch {
 		}
 		uid, err := strconv.ParseUint(w.UID, 10, 32)
 		if !bySeq && (err != nil || uid == 0) {
-			uid = 0 // asked for by nothing, and so told as failed
+			j.suspects = append(j.suspects, &want{Want: w})
+			j.octets -= sizeOf(w)
+			j.wants = j.wants[1:]
+			continue
 		}
 		b.bySeq = bySeq
 		b.wants = append(b.wants, &want{Want: w, uid: uint32(uid)})

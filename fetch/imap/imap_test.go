@@ -482,6 +482,34 @@ func TestListing(t *testing.T) {
 	}
 }
 
+// Messages without a lasting UID are had by their number, and what is no UID is
+// named.
+func TestWithoutUID(t *testing.T) {
+	srv := &testserver.IMAP{Messages: three(), UIDValidity: "0"}
+	c, err := fetched(t, serve(t, srv))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range srv.Messages {
+		if g := c.all[fmt.Sprint("#", i+1)]; g.err != nil || string(g.octets) != m.Octets {
+			t.Errorf("message %d: %q %v", i+1, g.octets, g.err)
+		}
+	}
+	srv = &testserver.IMAP{Messages: three()}
+	s := serve(t, srv)
+	mb := inbox(t, s, "INBOX")
+	c = new(collector)
+	if err := s.Fetch(context.Background(), mb, []mail.Want{{UID: "x"}, {UID: "4"}, {UID: "0"}}, c.deliver); err != nil {
+		t.Fatal(err)
+	}
+	if c.all["x"].err == nil || c.all["0"].err == nil {
+		t.Error("delivered what is no UID")
+	}
+	delete(c.all, "x")
+	delete(c.all, "0")
+	complete(t, c, srv.Messages[1:2])
+}
+
 func TestUIDValidityChanged(t *testing.T) {
 	srv := &testserver.IMAP{Messages: three()}
 	s := serve(t, srv)
