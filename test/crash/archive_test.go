@@ -139,9 +139,10 @@ func (p place) wanted(s *server, more ...message) copies {
 }
 
 // held reads an archive without mailhaul's help. What does not belong into an
-// archive at rest is an error.
+// archive at rest is an error, besides the copies.
 func (p place) held() (copies, error) {
 	c := copies{}
+	var strange []error
 	err := filepath.WalkDir(p.archive(), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			if d != nil && d.Name() == vault.Dir {
@@ -163,13 +164,15 @@ func (p place) held() (copies, error) {
 			_, flags, _ := strings.Cut(filepath.Base(name), ":2,")
 			c[fmt.Sprintf("%s %s %s", strings.TrimSuffix(dir, "/cur"), digestOf(b), flags)]++
 		case p.format == "mbox" && strings.HasSuffix(name, ".mbox"):
-			return addMbox(c, strings.TrimSuffix(filepath.ToSlash(name), ".mbox"), b)
+			if err := addMbox(c, strings.TrimSuffix(filepath.ToSlash(name), ".mbox"), b); err != nil {
+				strange = append(strange, err)
+			}
 		default:
-			return fmt.Errorf("%s does not belong there", name)
+			strange = append(strange, fmt.Errorf("%s does not belong there", name))
 		}
 		return nil
 	})
-	return c, err
+	return c, errors.Join(append(strange, err)...)
 }
 
 var (
