@@ -151,12 +151,15 @@ func (l *lock) touch() {
 }
 
 // release removes the dotlock if it is still ours. The fcntl lock ends when the
-// mbox is closed, which comes after.
+// mbox is closed, which comes after. A dotlock that cannot be read is an error, so
+// that the next run looks after it.
 func (l *lock) release() error {
-	if l.exists(l.name) && l.read() == l.mark {
-		if err := l.fsys.Remove(l.name); err != nil {
-			return err
-		}
+	mark, err := durable.ReadFile(l.fsys, l.name, lockMaxSize)
+	if err == nil && string(mark) == l.mark {
+		err = l.fsys.Remove(l.name)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	if l.exists(l.claim) {
 		return l.fsys.Remove(l.claim)
