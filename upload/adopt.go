@@ -1,0 +1,205 @@
+package upload
+
+import (
+	"context"
+	"slices"
+	"strconv"
+
+	"mailhaul/mail"
+)
+
+const (
+	// adoptCount is how many adoptions are recorded at a time.
+	adoptCount = 500
+	// surelySame is the size from which two messages with one header and one size,
+	// the only ones of their kind, are taken for equal without reading both.
+	surelySame = 64 << 10
+)
+
+// likeness is what messages are first compared by.
+type likeness struct {
+	size   int64
+	header mail.Digest
+}
+
+// adopt finds messages to be sent among those that are at the destination and
+// nobody claims, each counted once.
+func (b *box) adopt(ctx context.Context) error {
+	if len(b.todo) == 0 || b.state.Messages == 0 || b.state.Messages == int64(len(b.arrived)) {
+		return nil
+	}
+	wanted, err := b.wanted(ctx)
+	if err != nil {
+		return err
+	}
+	foreign := make(map[uint32]int64)
+	err = b.Destination.List(ctx, b.state, 1, func(in mail.Info) error {
+		uid := number(in.Ref.UID)
+		if _, ok := wanted[in.Size]; ok && !b.isClaimed(uid) {
+			foreign[uid] = in.Size
+		}
+		return nil
+	})
+	if err != nil || len(foreign) == 0 {
+		return err
+	}
+	found, err := b.compare(ctx, wanted, foreign)
+	if err != nil {
+		return err
+	}
+	return b.recordAdoptions(ctx, found)
+}
+
+// wanted are the messages to be sent, by size.
+func (b *box) wanted(ctx context.Context) (map[int64][]int64, error) {
+	by := make(map[int64][]int64)
+	for _, id := range b.todo {
+		h, err := b.Messages.Message(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		by[h.Receipt.Wire] = append(by[h.Receipt.Wire], id)
+	}
+	return by, nil
+}
+
+// found is a message of the destination that is one of ours.
+type found struct {
+	message int64
+	digest  mail.Digest
+	flags   mail.Flags
+	uid     uint32
+	size    int64
+}
+
+func (b *box) compare(ctx context.Context, wanted map[int64][]int64, foreign map[uint32]int64) ([]found, error) {
+	ours := make(map[likeness][]mail.Held)
+	sizes := make(map[int64]bool)
+	uids := make([]uint32, 0, len(foreign))
+	for uid, size := range foreign {
+		uids = append(uids, uid)
+		sizes[size] = true
+	}
+	for size := range sizes {
+		for _, id := range wanted[size] {
+			h, err := b.Messages.Message(ctx, id)
+			if err != nil {
+				return nil, err
+			}
+			k := likeness{size, h.Receipt.Header}
+			ours[k] = append(ours[k], h)
+		}
+	}
+	headers, err := b.headers(ctx, uids)
+	if err != nil {
+		return nil, err
+	}
+	theirs := make(map[likeness][]uint32)
+	for _, uid := range uids { // sorted by headers
+		if header, ok := headers[uid]; ok {
+			k := likeness{foreign[uid], header}
+			theirs[k] = append(theirs[k], uid)
+		}
+	}
+	return b.pair(ctx, ours, theirs)
+}
+
+// pair pairs messages that are alike; their octets decide, unless there is no doubt.
+func (b *box) pair(ctx context.Context, ours map[likeness][]mail.Held, theirs map[likeness][]uint32) ([]found, error) {
+	var out []found
+	var look []uint32
+	for k, uids := range theirs {
+		switch {
+		case len(ours[k]) == 0:
+		case len(ours[k]) == 1 && len(uids) == 1 && k.size >= surelySame:
+			out = append(out, adoption(ours[k][0], uids[0], k.size))
+		default:
+			look = append(look, uids...)
+		}
+	}
+	octets, err := b.octets(ctx, look)
+	if err != nil {
+		return nil, err
+	}
+	for k, uids := range theirs {
+		mine := slices.Clone(ours[k])
+		for _, uid := range uids {
+			s, read := octets[uid]
+			if !read {
+				continue
+			}
+			i := slices.IndexFunc(mine, func(h mail.Held) bool { return h.Receipt.Digest == s.Digest })
+			if i >= 0 {
+				out = append(out, adoption(mine[i], uid, k.size))
+				mine = slices.Delete(mine, i, i+1)
+			}
+		}
+	}
+	return out, nil
+}
+
+func adoption(h mail.Held, uid uint32, size int64) found {
+	return found{h.Message, h.Receipt.Digest, h.Receipt.Info.Flags.Without(mail.Deleted), uid, size}
+}
+
+func (b *box) recordAdoptions(ctx context.Context, all []found) error {
+	slices.SortFunc(all, func(x, y found) int { return int(int64(x.uid) - int64(y.uid)) })
+	gone := make(map[int64]bool)
+	for part := range slices.Chunk(all, adoptCount) {
+		s := mail.Sending{Account: b.Destination.Account(), Mailbox: b.job.to, UIDValidity: b.state.UIDValidity}
+		for _, f := range part {
+			s.Messages = append(s.Messages, mail.Outgoing{Message: f.message, Digest: f.digest})
+		}
+		ids, err := b.Ledger.IntendUploads(ctx, s)
+		if err != nil {
+			return err
+		}
+		results := make([]mail.Uploaded, len(part))
+		for i, f := range part {
+			results[i] = mail.Uploaded{ID: ids[i], Arrived: true, Info: mail.Info{
+				Ref: mail.Ref{UIDValidity: b.state.UIDValidity, UID: strconv.FormatUint(uint64(f.uid), 10)}, Size: f.size, Flags: f.flags,
+			}}
+		}
+		if err := b.Ledger.SettleUploads(ctx, results); err != nil {
+			return err
+		}
+		for _, f := range part {
+			b.known(f.message, f.uid)
+			b.counts.Adopted++
+			gone[f.message] = true
+		}
+	}
+	b.drop(gone)
+	return nil
+}
+
+// setFlags follows flags that changed at the source since they were sent. Those
+// that changed at the destination stay: only what differs is sent.
+func (b *box) setFlags(ctx context.Context) error {
+	f, ok := b.Destination.(Flagger)
+	if !ok || len(b.flags) == 0 {
+		return nil
+	}
+	for part := range slices.Chunk(b.flags, adoptCount) {
+		var changes []FlagChange
+		var record mail.Change
+		for _, w := range part {
+			added, removed := w.now.Without(w.flags.List()...), w.flags.Without(w.now.List()...)
+			added, removed = b.state.Storable(added), b.state.Storable(removed)
+			if added != "" || removed != "" {
+				changes = append(changes, FlagChange{UID: w.uid, Add: added, Remove: removed})
+			}
+			record.Flags = append(record.Flags, mail.FlagChange{Claim: w.claim, Message: w.message, Flags: w.now})
+		}
+		if len(changes) > 0 {
+			if err := b.again(ctx, func() error { return f.SetFlags(ctx, b.state, changes) }); err != nil {
+				return err
+			}
+		}
+		if err := b.Ledger.Record(ctx, record); err != nil {
+			return err
+		}
+		b.counts.Flags += int64(len(changes))
+	}
+	return nil
+}

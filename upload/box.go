@@ -1,0 +1,356 @@
+package upload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"mailhaul/mail"
+)
+
+// box is the work on one mailbox of the destination.
+type box struct {
+	*run
+	job    *job
+	counts Counts
+
+	state   Box // zero until opened
+	arrived []arrival
+	claimed map[uint32]bool // UIDs of claims; built when first needed
+	stale   bool            // there are claims of another UIDVALIDITY
+	lost    int             // messages the server said it had, and has not
+
+	todo  []int64 // ids of messages that the destination may lack
+	flags []flagWork
+}
+
+// arrival is a message known to be at the destination.
+type arrival struct {
+	message int64
+	claim   int64 // 0: its UID is not known
+	uid     uint32
+	flags   mail.Flags // at the source when it was sent
+}
+
+type flagWork struct {
+	arrival
+	now mail.Flags
+}
+
+func (b *box) ref(in mail.Ref) mail.Ref {
+	return mail.Ref{Account: b.Destination.Account(), Mailbox: b.job.to, UID: in.UID}
+}
+
+// work brings the mailbox up to date.
+func (b *box) work(ctx context.Context) error {
+	validity := b.job.there.UIDValidity
+	if b.job.exists && validity == 0 { // the list did not tell
+		if err := b.open(ctx); err != nil {
+			return err
+		}
+		validity = b.state.UIDValidity
+	}
+	open, err := b.know(ctx, validity)
+	if err != nil {
+		return err
+	}
+	if b.restoring && b.job.exists {
+		if err := b.stillThere(ctx); err != nil {
+			return err
+		}
+	}
+	if err := b.sort(ctx); err != nil {
+		return err
+	}
+	b.Notify(mail.Event{Kind: mail.EventMailbox, Ref: b.ref(mail.Ref{}), N: int64(len(b.todo))})
+	if b.DryRun {
+		return b.foresee(ctx)
+	}
+	if len(b.todo)+len(open)+len(b.flags) == 0 {
+		return nil
+	}
+	if err := b.prepare(ctx, validity); err != nil {
+		return err
+	}
+	if len(open) > 0 {
+		if err := b.again(ctx, func() error { return b.settleOpen(ctx, open) }); err != nil {
+			return err
+		}
+	}
+	if err := b.again(ctx, func() error { return b.adopt(ctx) }); err != nil {
+		return err
+	}
+	err = b.send(ctx)
+	if err == nil {
+		err = b.setFlags(ctx)
+	}
+	if err == nil && b.lost > 0 {
+		err = &mail.Error{Kind: mail.KindIntegrity, Ref: b.ref(mail.Ref{}), Op: "upload",
+			Err:  fmt.Errorf("the server said that it has %d messages that are not there", b.lost),
+			Hint: "run the same command again to send them again"}
+	}
+	return err
+}
+
+// know loads what the ledger has of the mailbox under this UIDVALIDITY.
+func (b *box) know(ctx context.Context, validity uint32) ([]mail.Upload, error) {
+	b.arrived, b.claimed, b.stale = nil, nil, false
+	shared := make(map[mail.Flags]mail.Flags) // few different ones
+	account := b.Destination.Account()
+	err := b.Ledger.Claims(ctx, account, b.job.to, func(c mail.Claim) error {
+		if !b.job.exists || c.UIDValidity != validity {
+			b.stale = true
+			return nil
+		}
+		if !c.Gone.IsZero() {
+			return nil
+		}
+		f, ok := shared[c.Flags]
+		if !ok {
+			f = c.Flags
+			shared[f] = f
+		}
+		uid, _ := strconv.ParseUint(c.UID, 10, 32) // 0: unknown
+		b.arrived = append(b.arrived, arrival{message: c.Message, claim: c.ID, uid: uint32(uid), flags: f})
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = b.Ledger.Uploads(ctx, account, b.job.to, func(u mail.Upload) error {
+		if u.UID == "" && b.job.exists && u.UIDValidity == validity {
+			b.arrived = append(b.arrived, arrival{message: u.Message})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.sortArrived()
+	return b.Ledger.OpenUploads(ctx, account, b.job.to)
+}
+
+func (b *box) sortArrived() {
+	slices.SortFunc(b.arrived, func(x, y arrival) int {
+		switch {
+		case x.message != y.message && x.message < y.message:
+			return -1
+		case x.message != y.message:
+			return 1
+		}
+		return int(min(max(y.claim-x.claim, -1), 1)) // the newest claim first
+	})
+}
+
+func (b *box) find(message int64) (arrival, bool) {
+	i, ok := slices.BinarySearchFunc(b.arrived, message, func(a arrival, m int64) int {
+		switch {
+		case a.message < m:
+			return -1
+		case a.message > m:
+			return 1
+		}
+		return 0
+	})
+	if !ok {
+		return arrival{}, false
+	}
+	return b.arrived[i], true
+}
+
+// stillThere drops what the server no longer has: it is to be put back.
+func (b *box) stillThere(ctx context.Context) error {
+	if len(b.arrived) == 0 {
+		return nil
+	}
+	if err := b.open(ctx); err != nil {
+		return err
+	}
+	uids := make(map[uint32]bool)
+	err := b.Destination.List(ctx, b.state, 1, func(in mail.Info) error {
+		uids[number(in.Ref.UID)] = true
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	b.arrived = slices.DeleteFunc(b.arrived, func(a arrival) bool { return a.uid != 0 && !uids[a.uid] })
+	return nil
+}
+
+func number(uid string) uint32 {
+	n, err := strconv.ParseUint(uid, 10, 32)
+	if err != nil {
+		return 0
+	}
+	return uint32(n)
+}
+
+// sort looks at every selected message: it is there, or it is to be sent.
+func (b *box) sort(ctx context.Context) error {
+	for _, from := range b.job.from {
+		err := b.Messages.Messages(ctx, from, func(h mail.Held) error {
+			rc := h.Receipt
+			if match, _ := b.Selection.Match(rc.Info); !match {
+				return nil
+			}
+			b.counts.Listed++
+			a, there := b.find(h.Message)
+			switch {
+			case there:
+				b.counts.Skipped++
+				now := rc.Info.Flags.Without(mail.Deleted)
+				if a.claim != 0 && a.uid != 0 && a.flags != now && !b.restoring {
+					b.flags = append(b.flags, flagWork{a, now})
+				}
+			case rc.Place == "":
+				b.failed(rc.Info.Ref, &mail.Error{Kind: mail.KindIntegrity, Ref: b.ref(rc.Info.Ref), Op: "read message",
+					Err:  fmt.Errorf("the archive has lost the message with the digest %s", rc.Digest),
+					Hint: "mailhaul verify names what is missing"})
+			default:
+				b.todo = append(b.todo, h.Message)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *box) failed(ref mail.Ref, err error) {
+	b.counts.Failed++
+	b.Notify(mail.Event{Kind: mail.EventFailed, Ref: b.ref(ref), Err: err})
+}
+
+// foresee counts what a run would send.
+func (b *box) foresee(ctx context.Context) error {
+	for _, id := range b.todo {
+		h, err := b.Messages.Message(ctx, id)
+		if err != nil {
+			return err
+		}
+		if err := b.tooBig(h); err != nil {
+			b.failed(h.Receipt.Info.Ref, err)
+			continue
+		}
+		b.counts.Uploaded++
+		b.counts.Octets += h.Receipt.Wire
+	}
+	b.counts.Flags = int64(len(b.flags))
+	return nil
+}
+
+func (b *box) tooBig(h mail.Held) error {
+	if b.limit == 0 || h.Receipt.Wire <= b.limit {
+		return nil
+	}
+	return &mail.Error{Kind: mail.KindPartial, Ref: b.ref(mail.Ref{}), Op: "append " + describe(h),
+		Err: fmt.Errorf("it has %d octets, and the server takes %d (APPENDLIMIT)", h.Receipt.Wire, b.limit)}
+}
+
+// describe names a message that has no UID at the destination yet.
+func describe(h mail.Held) string {
+	s := fmt.Sprintf("message %.12s", h.Receipt.Digest)
+	if h.Receipt.Info.Ref.Mailbox != "" {
+		s = h.Receipt.Info.Ref.Mailbox + " " + s
+	}
+	if h.Receipt.Place != "" {
+		s += " (" + h.Receipt.Place + ")"
+	}
+	return s
+}
+
+// prepare makes and opens the mailbox. If it is another one than was listed, what
+// is known of it is looked at anew.
+func (b *box) prepare(ctx context.Context, validity uint32) error {
+	if !b.job.exists {
+		if len(b.todo) == 0 {
+			return nil
+		}
+		if err := b.Destination.Create(ctx, b.job.to); err != nil {
+			return err
+		}
+	}
+	if b.Subscribe {
+		if s, ok := b.Destination.(Subscriber); ok {
+			if err := s.Subscribe(ctx, b.job.to); err != nil {
+				b.warn(err)
+			}
+		}
+	}
+	if err := b.open(ctx); err != nil {
+		return err
+	}
+	if b.job.exists && b.state.UIDValidity != validity {
+		return &mail.Error{Kind: mail.KindTemporary, Ref: b.ref(mail.Ref{}), Op: "open mailbox", Err: ErrUIDValidity,
+			Hint: "run the same command again"}
+	}
+	b.job.exists = true
+	return nil
+}
+
+func (b *box) open(ctx context.Context) error {
+	return b.again(ctx, func() (err error) {
+		b.state, err = b.Destination.Open(ctx, b.job.to)
+		return err
+	})
+}
+
+// again does what may be repeated, while the connection is lost.
+func (b *box) again(ctx context.Context, f func() error) error {
+	pause := b.Pause
+	for try := 1; ; try++ {
+		err := f()
+		if err == nil || try >= attempts || mail.KindOf(err) != mail.KindTemporary || errors.Is(err, ErrUIDValidity) {
+			return err
+		}
+		if err := b.wait(ctx, pause, err); err != nil {
+			return err
+		}
+		pause *= 2
+	}
+}
+
+func (b *box) wait(ctx context.Context, d time.Duration, why error) error {
+	b.Notify(mail.Event{Kind: mail.EventWaiting, Ref: b.ref(mail.Ref{}), Err: why, Waiting: "connection lost, trying again"})
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// isClaimed tells whether a UID is that of a known message.
+func (b *box) isClaimed(uid uint32) bool {
+	if b.claimed == nil {
+		b.claimed = make(map[uint32]bool, len(b.arrived))
+		for _, a := range b.arrived {
+			if a.uid != 0 {
+				b.claimed[a.uid] = true
+			}
+		}
+	}
+	return b.claimed[uid]
+}
+
+// known notes that messages have arrived.
+func (b *box) known(message int64, uid uint32) {
+	b.isClaimed(0)
+	if uid != 0 {
+		b.claimed[uid] = true
+	}
+	b.arrived = append(b.arrived, arrival{message: message, uid: uid})
+}
+
+// drop takes what has arrived off the list.
+func (b *box) drop(arrived map[int64]bool) {
+	b.todo = slices.DeleteFunc(b.todo, func(id int64) bool { return arrived[id] })
+}

@@ -1,0 +1,546 @@
+// Package imap adds messages to an account over IMAP (RFC 3501 and 9051).
+//
+// Messages go in groups where the server has MULTIAPPEND (RFC 3502), without
+// waiting for it to ask for each literal where it has LITERAL+ or LITERAL- (RFC
+// 7888), and are known by what APPENDUID says where it has UIDPLUS (RFC 4315).
+package imap
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"mailhaul/internal/auth"
+	"mailhaul/internal/dial"
+	"mailhaul/internal/imapconn"
+	"mailhaul/mail"
+	"mailhaul/upload"
+)
+
+// Config says which account is written to, and how.
+type Config struct {
+	Server      dial.Server
+	Credentials auth.Credentials
+	Connections int    // the largest number at a time; 0 means 4
+	Version     string // of the program, told to servers that offer ID
+}
+
+// Destination is an account at an IMAP server. All methods may be called
+// concurrently.
+type Destination struct {
+	account string
+	pool    *pool
+
+	mu    sync.Mutex
+	names imapconn.Names // valid after Mailboxes
+	raw   map[string]string
+	limit int64
+}
+
+var (
+	_ upload.Destination = (*Destination)(nil)
+	_ upload.Limiter     = (*Destination)(nil)
+	_ upload.Subscriber  = (*Destination)(nil)
+	_ upload.Flagger     = (*Destination)(nil)
+)
+
+// New returns the account without connecting yet.
+func New(cfg Config) *Destination {
+	cfg.Server.Protocol = "imap"
+	if cfg.Connections <= 0 {
+		cfg.Connections = 4
+	}
+	return &Destination{
+		account: mail.AccountKey("imap", cfg.Credentials.User, cfg.Server.Host),
+		raw:     make(map[string]string),
+		pool: &pool{
+			limit: cfg.Connections, changed: make(chan struct{}),
+			dial: func(ctx context.Context) (*imapconn.Conn, error) {
+				return imapconn.Dial(ctx, imapconn.Config{Server: cfg.Server, Credentials: cfg.Credentials, Version: cfg.Version})
+			},
+		},
+	}
+}
+
+// Account returns the mail.AccountKey of the account.
+func (d *Destination) Account() string { return d.account }
+
+// Close ends the connections.
+func (d *Destination) Close() error { return d.pool.close() }
+
+// with lends a connection to f.
+func (d *Destination) with(ctx context.Context, f func(*imapconn.Conn) error) error {
+	c, err := d.pool.get(ctx)
+	if err != nil {
+		return err
+	}
+	defer d.pool.put(c)
+	return f(c)
+}
+
+// Mailboxes lists the mailboxes that can hold messages.
+func (d *Destination) Mailboxes(ctx context.Context) (all []mail.Mailbox, err error) {
+	err = d.with(ctx, func(c *imapconn.Conn) error {
+		all, err = c.Mailboxes(ctx)
+		if err != nil {
+			return err
+		}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.names, d.limit = c.Names(), c.AppendLimit()
+		for _, mb := range all {
+			d.raw[mb.Name] = mb.Raw
+		}
+		return nil
+	})
+	return all, err
+}
+
+// MaxMessage returns what the server says of APPENDLIMIT (RFC 7889).
+func (d *Destination) MaxMessage() int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.limit
+}
+
+// Fit replaces what the server's names cannot hold by "_": the delimiter within a
+// level, levels where there are none, text that is no UTF-8.
+func (d *Destination) Fit(name string) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	raw, ok := d.names.Raw(name)
+	if !ok {
+		fitting := strings.ToValidUTF8(name, "_")
+		switch delim := d.names.Delim; {
+		case delim == 0:
+			fitting = strings.ReplaceAll(fitting, "/", "_")
+		case delim != '/':
+			fitting = strings.ReplaceAll(fitting, string(rune(delim)), "_")
+			fitting = strings.ReplaceAll(fitting, fmt.Sprintf("%%%02X", delim), "_")
+		default:
+			fitting = strings.ReplaceAll(fitting, "%2F", "_")
+		}
+		if raw, ok = d.names.Raw(fitting); !ok {
+			return fitting
+		}
+	}
+	return d.names.Archive(raw)
+}
+
+// server returns the server's name of a mailbox, and how to spell it.
+func (d *Destination) server(c *imapconn.Conn, name string) (raw, arg string, err error) {
+	d.mu.Lock()
+	raw, ok := d.raw[name]
+	if !ok {
+		raw, ok = d.names.Raw(name)
+	}
+	d.mu.Unlock()
+	if ok {
+		arg, ok = c.MailboxArgument(raw)
+	}
+	if !ok {
+		return "", "", &mail.Error{Kind: mail.KindPartial, Ref: d.ref(name), Op: "name mailbox",
+			Err: errors.New("the server cannot have a mailbox of this name"), Hint: "give it another with --map"}
+	}
+	return raw, arg, nil
+}
+
+func (d *Destination) ref(mailbox string) mail.Ref {
+	return mail.Ref{Account: d.account, Mailbox: mailbox}
+}
+
+// refusal is an error for a mailbox; what is only for now stays so.
+func (d *Destination) refusal(mailbox, op string, res imapconn.Result) error {
+	kind := res.Kind()
+	if kind == mail.KindOther || overQuota(res) {
+		kind = mail.KindPartial
+	}
+	var cause error = &imapconn.Refused{Result: res}
+	if overQuota(res) {
+		cause = upload.ErrOverQuota
+	}
+	return &mail.Error{Kind: kind, Ref: d.ref(mailbox), Op: op, Server: res.Condition + " " + res.Text, Err: cause}
+}
+
+func overQuota(res imapconn.Result) bool {
+	return res.Code == "OVERQUOTA" || strings.Contains(strings.ToLower(res.Text), "quota")
+}
+
+// Create makes a mailbox.
+func (d *Destination) Create(ctx context.Context, name string) error {
+	return d.with(ctx, func(c *imapconn.Conn) error {
+		_, arg, err := d.server(c, name)
+		if err != nil {
+			return err
+		}
+		res, err := c.Exec(ctx, nil, "CREATE "+arg)
+		if err != nil || res.OK() || res.Code == "ALREADYEXISTS" || strings.EqualFold(name, "INBOX") {
+			return err
+		}
+		// Servers that do not say why: it may be there all the same.
+		if _, _, serr := c.Select(ctx, unquoted(d, name)); serr == nil {
+			return nil
+		}
+		return d.refusal(name, "create mailbox", res)
+	})
+}
+
+func unquoted(d *Destination, name string) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	raw, _ := d.names.Raw(name) // server was asked first
+	return raw
+}
+
+// Subscribe subscribes to a mailbox.
+func (d *Destination) Subscribe(ctx context.Context, name string) error {
+	return d.with(ctx, func(c *imapconn.Conn) error {
+		_, arg, err := d.server(c, name)
+		if err != nil {
+			return err
+		}
+		res, err := c.Exec(ctx, nil, "SUBSCRIBE "+arg)
+		if err == nil && !res.OK() {
+			err = d.refusal(name, "subscribe", res)
+		}
+		return err
+	})
+}
+
+// Open selects a mailbox and leaves it again.
+func (d *Destination) Open(ctx context.Context, name string) (box upload.Box, err error) {
+	err = d.with(ctx, func(c *imapconn.Conn) error {
+		raw, _, err := d.server(c, name)
+		if err != nil {
+			return err
+		}
+		b, _, err := c.Select(ctx, raw)
+		if err != nil {
+			return d.selectError(name, err)
+		}
+		if b.UIDNext == 0 {
+			if b.UIDNext, err = d.uidNext(ctx, c, b.Exists); err != nil {
+				return err
+			}
+		}
+		if c.Has("UNSELECT") { // what is appended to a selected mailbox is told at once, for nothing
+			if _, err := c.Exec(ctx, nil, "UNSELECT"); err != nil {
+				return err
+			}
+		}
+		box = upload.Box{
+			Name: name, UIDValidity: b.UIDValidity, UIDNext: b.UIDNext, Messages: b.Exists,
+			Permanent: b.Permanent, AnyKeyword: b.AnyKeyword, AllFlags: b.All,
+		}
+		return nil
+	})
+	return box, err
+}
+
+func (d *Destination) selectError(name string, err error) error {
+	if r, ok := errors.AsType[*imapconn.Refused](err); ok {
+		return d.refusal(name, "select mailbox", r.Result)
+	}
+	return err
+}
+
+// uidNext asks for the last UID of the selected mailbox.
+func (d *Destination) uidNext(ctx context.Context, c *imapconn.Conn, exists int64) (uint32, error) {
+	var last uint32
+	if exists == 0 {
+		return 1, nil
+	}
+	h := &entries{yield: func(in mail.Info) error {
+		n, err := strconv.ParseUint(in.Ref.UID, 10, 32)
+		last = max(last, uint32(n))
+		return err
+	}}
+	res, err := c.Exec(ctx, &imapconn.Handler{Fetch: h}, "UID FETCH * (UID)")
+	if err == nil && !res.OK() {
+		err = c.Refusal("list messages", res)
+	}
+	return last + 1, err
+}
+
+// entries takes listings.
+type entries struct {
+	from  uint32
+	yield func(mail.Info) error
+}
+
+func (*entries) Body(*imapconn.Fetch, *imapconn.Body) error { return nil }
+
+func (e *entries) End(f *imapconn.Fetch) error {
+	if f.Has&imapconn.ItemUID == 0 || f.UID < e.from {
+		return nil
+	}
+	return e.yield(mail.Info{Ref: mail.Ref{UID: strconv.FormatUint(uint64(f.UID), 10)}, Size: f.Size})
+}
+
+// examine selects a mailbox to read, with commands behind it.
+func (d *Destination) examine(ctx context.Context, c *imapconn.Conn, box upload.Box, then ...string) (imapconn.Selected, []string, error) {
+	raw, _, err := d.server(c, box.Name)
+	if err != nil {
+		return imapconn.Selected{}, nil, err
+	}
+	sel, tags, err := c.Examine(ctx, raw, then...)
+	if err != nil {
+		return sel, nil, d.selectError(box.Name, err)
+	}
+	if sel.UIDValidity != box.UIDValidity {
+		for range tags {
+			if _, _, err := c.Next(nil); err != nil {
+				return sel, nil, err
+			}
+		}
+		return sel, nil, d.otherMailbox(box.Name)
+	}
+	return sel, tags, nil
+}
+
+func (d *Destination) otherMailbox(name string) error {
+	return &mail.Error{Kind: mail.KindTemporary, Ref: d.ref(name), Op: "select mailbox", Err: upload.ErrUIDValidity,
+		Hint: "run the same command again"}
+}
+
+// List lists the messages from a UID on.
+func (d *Destination) List(ctx context.Context, box upload.Box, from uint32, yield func(mail.Info) error) error {
+	return d.with(ctx, func(c *imapconn.Conn) error {
+		release := c.Bind(ctx)
+		defer release()
+		h := &entries{from: max(from, 1), yield: yield}
+		sel, tags, err := d.examine(ctx, c, box, fmt.Sprintf("UID FETCH %d:* (UID RFC822.SIZE)", h.from))
+		if err != nil {
+			return err
+		}
+		for range tags {
+			_, res, err := c.Next(&imapconn.Handler{Fetch: h})
+			if err != nil {
+				return err
+			}
+			if !res.OK() && sel.Exists != 0 {
+				return d.refusal(box.Name, "list messages", res)
+			}
+		}
+		return nil
+	})
+}
+
+// Read reads messages back.
+func (d *Destination) Read(ctx context.Context, box upload.Box, uids []uint32, header bool, take func(uint32, mail.Sums)) error {
+	if len(uids) == 0 {
+		return nil
+	}
+	section := "BODY.PEEK[]"
+	if header {
+		section = "BODY.PEEK[HEADER]"
+	}
+	var commands []string
+	for left := uids; len(left) > 0; {
+		var set imapconn.Set
+		n := 0
+		for n < len(left) && set.Add(left[n]) {
+			n++
+		}
+		left = left[n:]
+		commands = append(commands, "UID FETCH "+set.String()+" (UID "+section+")")
+	}
+	return d.with(ctx, func(c *imapconn.Conn) error {
+		release := c.Bind(ctx)
+		defer release()
+		if _, _, err := d.examine(ctx, c, box); err != nil {
+			return err
+		}
+		r := &reader{wanted: uids, take: take, buf: make([]byte, 32<<10)}
+		for _, cmd := range commands {
+			res, err := c.Exec(ctx, &imapconn.Handler{Fetch: r}, cmd)
+			if err != nil {
+				return err
+			}
+			if !res.OK() {
+				return d.refusal(box.Name, "read messages back", res)
+			}
+		}
+		return nil
+	})
+}
+
+// reader takes messages that are read back.
+type reader struct {
+	wanted []uint32 // ascending
+	take   func(uint32, mail.Sums)
+	buf    []byte
+	sums   mail.Sums
+	has    bool
+}
+
+func (r *reader) Body(_ *imapconn.Fetch, b *imapconn.Body) error {
+	if b.Nil() || b.Partial {
+		return nil
+	}
+	c := mail.NewCanonical(b, r.buf)
+	if _, err := io.Copy(io.Discard, c); err != nil {
+		return err
+	}
+	r.sums, r.has = c.Sums(), true
+	return nil
+}
+
+func (r *reader) End(f *imapconn.Fetch) error {
+	if _, asked := slices.BinarySearch(r.wanted, f.UID); r.has && asked {
+		r.take(f.UID, r.sums)
+	}
+	r.has = false
+	return nil
+}
+
+// Append sends messages: one command for all of them where the server has
+// MULTIAPPEND.
+func (d *Destination) Append(ctx context.Context, box upload.Box, msgs []upload.Message) (answers []upload.Answer, err error) {
+	err = d.with(ctx, func(c *imapconn.Conn) error {
+		raw, _, err := d.server(c, box.Name)
+		if err != nil {
+			return err
+		}
+		size := 1
+		if c.CanGroup() {
+			size = len(msgs)
+		}
+		for part := range slices.Chunk(msgs, size) {
+			got, err := d.append(ctx, c, box, raw, part)
+			answers = append(answers, got...)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return answers, err
+}
+
+// append sends one command.
+func (d *Destination) append(ctx context.Context, c *imapconn.Conn, box upload.Box, raw string, part []upload.Message) ([]upload.Answer, error) {
+	answers := make([]upload.Answer, len(part))
+	out := make([]imapconn.Message, len(part))
+	for i, m := range part {
+		out[i] = imapconn.Message{Flags: m.Flags, Date: m.InternalDate, Size: m.Wire, NUL: m.NUL, WriteTo: func(w io.Writer) error {
+			err := writeWire(w, m.Open)
+			if err != nil {
+				answers[i].Unsent = err
+			}
+			return err
+		}}
+	}
+	res, err := c.Append(ctx, raw, out)
+	switch {
+	case errors.Is(err, imapconn.ErrNotSent):
+		return answers, &mail.Error{Kind: mail.KindTemporary, Ref: d.ref(box.Name), Op: "append", Err: err}
+	case err != nil:
+		for i := range answers {
+			answers[i].Unsent = nil // it was the connection
+		}
+		return answers, err
+	case res.OK():
+		for i := range answers {
+			answers[i].Stored = true
+			if res.UIDValidity == box.UIDValidity {
+				answers[i].UID = res.UIDs[i]
+			}
+		}
+		return answers, nil
+	case res.Code == "TRYCREATE", res.Busy() && !overQuota(res.Result):
+		return answers, d.refusal(box.Name, "append", res.Result)
+	}
+	refused := d.refusal(box.Name, "append", res.Result)
+	for i := range answers {
+		answers[i].Refused, answers[i].Group = refused, len(part) > 1
+	}
+	return answers, nil
+}
+
+// writeWire writes canonical octets in wire form: LF becomes CRLF.
+func writeWire(w io.Writer, open func() (io.ReadCloser, error)) error {
+	r, err := open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	br := bufio.NewReaderSize(r, 32<<10)
+	for {
+		line, err := br.ReadSlice('\n')
+		if n := len(line); n > 0 && line[n-1] == '\n' {
+			if _, err := w.Write(line[:n-1]); err != nil {
+				return err
+			}
+			line = crlf
+		}
+		if _, err := w.Write(line); err != nil {
+			return err
+		}
+		switch {
+		case err == io.EOF:
+			return nil
+		case err != nil && !errors.Is(err, bufio.ErrBufferFull):
+			return err
+		}
+	}
+}
+
+var crlf = []byte("\r\n")
+
+// SetFlags changes flags, in one command for all messages where the same changes.
+func (d *Destination) SetFlags(ctx context.Context, box upload.Box, changes []upload.FlagChange) error {
+	type change struct {
+		item  string
+		flags mail.Flags
+	}
+	uids := make(map[change][]uint32)
+	for _, ch := range changes {
+		if ch.Add != "" {
+			k := change{"+FLAGS.SILENT", ch.Add}
+			uids[k] = append(uids[k], ch.UID)
+		}
+		if ch.Remove != "" {
+			k := change{"-FLAGS.SILENT", ch.Remove}
+			uids[k] = append(uids[k], ch.UID)
+		}
+	}
+	return d.with(ctx, func(c *imapconn.Conn) error {
+		raw, _, err := d.server(c, box.Name)
+		if err != nil {
+			return err
+		}
+		b, _, err := c.Select(ctx, raw)
+		if err != nil {
+			return d.selectError(box.Name, err)
+		}
+		if b.UIDValidity != box.UIDValidity {
+			return d.otherMailbox(box.Name)
+		}
+		for k, list := range uids {
+			slices.Sort(list)
+			for len(list) > 0 {
+				var set imapconn.Set
+				n := 0
+				for n < len(list) && set.Add(list[n]) {
+					n++
+				}
+				list = list[n:]
+				res, err := c.Exec(ctx, nil, "UID STORE "+set.String()+" "+k.item+" ("+string(k.flags)+")")
+				if err != nil {
+					return err
+				}
+				if !res.OK() {
+					return d.refusal(box.Name, "store flags", res)
+				}
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,285 @@
+package upload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"mailhaul/mail"
+)
+
+// Messages is where messages come from.
+type Messages interface {
+	// Mailboxes lists what there is; Name and SpecialUse count.
+	Mailboxes(ctx context.Context) ([]mail.Mailbox, error)
+	// Messages yields every message of a mailbox. An empty place says that its
+	// octets are lost.
+	Messages(ctx context.Context, mailbox string, yield func(mail.Held) error) error
+	// Message returns one of them again.
+	Message(ctx context.Context, id int64) (mail.Held, error)
+	// Open opens the canonical octets.
+	Open(ctx context.Context, rc mail.Receipt) (io.ReadCloser, error)
+}
+
+// Ledger is what Run needs to know and to record. The callbacks must not call it.
+type Ledger interface {
+	// Accounts returns the accounts that mail was copied from.
+	Accounts(ctx context.Context) ([]string, error)
+	// Claims yields what is known of the messages in a mailbox at the destination.
+	Claims(ctx context.Context, account, mailbox string, yield func(mail.Claim) error) error
+	// Uploads yields what is known to have arrived there.
+	Uploads(ctx context.Context, account, mailbox string, yield func(mail.Upload) error) error
+	// OpenUploads returns what may have arrived there.
+	OpenUploads(ctx context.Context, account, mailbox string) ([]mail.Upload, error)
+	// IntendUploads is durable when it returns.
+	IntendUploads(ctx context.Context, s mail.Sending) (ids []int64, err error)
+	// SettleUploads records what came of intents, even if ctx has ended.
+	SettleUploads(ctx context.Context, results []mail.Uploaded) error
+	// Record records flags.
+	Record(ctx context.Context, c mail.Change) error
+}
+
+// Options says what Run is to do.
+type Options struct {
+	Destination Destination
+	Messages    Messages
+	Ledger      Ledger
+	Selection   mail.Selection
+	Mapping     Mapping
+	// MarkSeen gives \Seen to messages that come from where there are no flags.
+	MarkSeen  bool
+	Subscribe bool // subscribe to every mailbox that gets messages
+	DryRun    bool // show the plan, and change nothing on either side
+	Parallel  int  // mailboxes at once; at least 1
+	// Plan, if not nil, is told where each mailbox goes before anything is sent.
+	Plan   func([]Target)
+	Notify mail.Notify
+	Pause  time.Duration // before a lost connection is made again; 0 means one second
+}
+
+// Counts add up: Listed = Uploaded + Adopted + Skipped + Failed.
+type Counts struct {
+	Listed   int64 // selected
+	Uploaded int64 // sent, and at the destination; in a dry run: to be sent
+	Adopted  int64 // found at the destination, recognised by content
+	Skipped  int64 // known to be there from an earlier run
+	Failed   int64 // refused, or could not be read
+	Flags    int64 // known ones whose flags were changed at the destination
+	Altered  int64 // part of Uploaded and Adopted: the destination changed their octets
+	Octets   int64 // of Uploaded, on the wire
+}
+
+func (c *Counts) add(d Counts) {
+	c.Listed += d.Listed
+	c.Uploaded += d.Uploaded
+	c.Adopted += d.Adopted
+	c.Skipped += d.Skipped
+	c.Failed += d.Failed
+	c.Flags += d.Flags
+	c.Altered += d.Altered
+	c.Octets += d.Octets
+}
+
+// Result is what a run did.
+type Result struct {
+	Counts
+	Mailboxes []MailboxResult // in the order of their names
+}
+
+// MailboxResult is what a run did in one mailbox of the destination.
+type MailboxResult struct {
+	Name string
+	From []string // mailboxes whose messages go there
+	Counts
+	Err error // the mailbox could not be completed
+}
+
+const (
+	giveUpAfter  = 3 // mailboxes in a row that failed for lack of a connection
+	quotaRefusal = 3 // messages in a row refused for lack of space: no more are sent
+	attempts     = 4 // for a mailbox whose connection is lost without anything arriving
+)
+
+// Run sends what the destination lacks and records it. It returns what was done
+// even with an error; a message that was refused is only counted and told by
+// Notify. It closes nothing.
+func Run(ctx context.Context, o Options) (Result, error) {
+	if o.Notify == nil {
+		o.Notify = func(mail.Event) {}
+	}
+	if o.Pause <= 0 {
+		o.Pause = time.Second
+	}
+	o.Parallel = max(1, o.Parallel)
+	r := &run{Options: o}
+	jobs, err := r.plan(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	return r.all(ctx, jobs)
+}
+
+type run struct {
+	Options
+	restoring bool // the destination is where the messages came from
+	full      atomic.Int32
+	limit     int64 // octets of one message; 0: not known
+}
+
+var errEnough = errors.New("enough")
+
+// job is one mailbox of the destination and those that go there.
+type job struct {
+	to     string
+	exists bool
+	there  mail.Mailbox
+	from   []string
+}
+
+func (r *run) plan(ctx context.Context) ([]*job, error) {
+	from, err := r.selected(ctx)
+	if err != nil {
+		return nil, err
+	}
+	there, err := r.Destination.Mailboxes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	accounts, err := r.Ledger.Accounts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.restoring = slices.Contains(accounts, r.Destination.Account())
+	if l, ok := r.Destination.(Limiter); ok {
+		r.limit = l.MaxMessage()
+	}
+	var asked error
+	targets := r.Mapping.plan(from, there, r.Destination.Fit, func(name string) bool {
+		used := false
+		err := r.Ledger.Claims(ctx, r.Destination.Account(), name, func(mail.Claim) error {
+			used = true
+			return errEnough
+		})
+		if !errors.Is(err, errEnough) {
+			asked = errors.Join(asked, err)
+		}
+		return used
+	})
+	if asked != nil {
+		return nil, asked
+	}
+	if r.Plan != nil {
+		r.Plan(targets)
+	}
+	for _, t := range targets {
+		if t.Altered {
+			r.warn(fmt.Errorf("mailbox %s: the destination cannot have such a name; it becomes %s", t.From, t.To))
+		}
+	}
+	return jobsOf(targets, there), nil
+}
+
+func jobsOf(targets []Target, there []mail.Mailbox) []*job {
+	var jobs []*job
+	by := make(map[string]*job)
+	for _, t := range targets {
+		j := by[t.To]
+		if j == nil {
+			j = &job{to: t.To, exists: t.Exists}
+			for _, mb := range there {
+				if mb.Name == t.To {
+					j.there = mb
+				}
+			}
+			by[t.To] = j
+			jobs = append(jobs, j)
+		}
+		j.from = append(j.from, t.From)
+	}
+	slices.SortFunc(jobs, func(a, b *job) int { return strings.Compare(a.to, b.to) })
+	return jobs
+}
+
+func (r *run) warn(err error) {
+	r.Notify(mail.Event{Kind: mail.EventWarning, Ref: mail.Ref{Account: r.Destination.Account()}, Err: err})
+}
+
+// selected returns the mailboxes to be sent; one asked for by name must exist.
+func (r *run) selected(ctx context.Context) ([]mail.Mailbox, error) {
+	all, err := r.Messages.Mailboxes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, pattern := range slices.Concat(r.Selection.Mailboxes, r.Selection.Exclude) {
+		exists := func(mb mail.Mailbox) bool { return mail.MatchGlob(pattern, mb.Name) }
+		if !mail.IsGlob(pattern) && !slices.ContainsFunc(all, exists) {
+			return nil, &mail.Error{Kind: mail.KindUsage, Ref: mail.Ref{Mailbox: pattern}, Err: errors.New("no such mailbox")}
+		}
+	}
+	return slices.DeleteFunc(all, func(mb mail.Mailbox) bool { return !r.Selection.MatchMailbox(mb.Name) }), nil
+}
+
+// all works through the mailboxes, some at a time.
+func (r *run) all(ctx context.Context, jobs []*job) (Result, error) {
+	results := make([]MailboxResult, len(jobs))
+	var g errgroup.Group
+	g.SetLimit(r.Parallel)
+	var mu sync.Mutex
+	lost := 0
+	for i, j := range jobs {
+		mu.Lock()
+		stop := lost >= giveUpAfter
+		mu.Unlock()
+		if ctx.Err() != nil || stop {
+			break
+		}
+		g.Go(func() error {
+			b := &box{run: r, job: j}
+			err := b.work(ctx)
+			results[i] = MailboxResult{Name: j.to, From: j.from, Counts: b.counts, Err: err}
+			mu.Lock()
+			defer mu.Unlock()
+			switch mail.KindOf(err) {
+			case mail.KindTemporary, mail.KindAuth:
+				lost++
+			default:
+				lost = 0
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // every error stands in results
+	return conclude(ctx, results)
+}
+
+func conclude(ctx context.Context, results []MailboxResult) (Result, error) {
+	var res Result
+	var errs []error
+	for _, mr := range results {
+		if mr.Name == "" { // never begun
+			continue
+		}
+		if mr.Err != nil {
+			// What was not reached is neither sent nor failed.
+			mr.Listed = mr.Uploaded + mr.Adopted + mr.Skipped + mr.Failed
+			errs = append(errs, mr.Err)
+		}
+		res.Counts.add(mr.Counts)
+		res.Mailboxes = append(res.Mailboxes, mr)
+	}
+	if ctx.Err() != nil {
+		return res, context.Cause(ctx)
+	}
+	return res, errors.Join(errs...)
+}
+
+// isFull tells whether the destination has no space left.
+func (r *run) isFull() bool { return r.full.Load() >= quotaRefusal }
