@@ -83,6 +83,7 @@ func syncDirPath(path string) error {
 // root is the FS of a real directory.
 type root struct {
 	r     *os.Root
+	dirs  dirs
 	masks atomic.Int32 // what the umask does to new files: one of the masks* values
 }
 
@@ -107,31 +108,15 @@ func (r *root) OpenFile(name string, flag int) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	excl := flag&(os.O_CREATE|os.O_EXCL) == os.O_CREATE|os.O_EXCL
+	var f *os.File
 	existed := false
-	if !excl {
-		// A device may act on being opened, so it is looked at before.
-		switch st, err := r.r.Stat(l); {
-		case err == nil && !st.Mode().IsRegular():
-			return nil, &fs.PathError{Op: "open", Path: name, Err: ErrNotRegular}
-		case err == nil:
-			existed = true
-		case !errors.Is(err, fs.ErrNotExist):
-			return nil, err
-		}
+	if flag&(os.O_CREATE|os.O_EXCL) == os.O_CREATE|os.O_EXCL {
+		f, err = r.create(name, flag)
+	} else {
+		f, existed, err = r.openExisting(name, l, flag)
 	}
-	f, err := r.r.OpenFile(l, flag|openFileFlags, fileMode)
 	if err != nil {
 		return nil, err
-	}
-	if !excl { // it may have become something else in between
-		if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-			f.Close()
-			if err == nil {
-				err = &fs.PathError{Op: "open", Path: name, Err: ErrNotRegular}
-			}
-			return nil, err
-		}
 	}
 	if flag&os.O_CREATE != 0 && !existed {
 		if err := r.fixMode(f); err != nil {
@@ -140,6 +125,33 @@ func (r *root) OpenFile(name string, flag int) (File, error) {
 		}
 	}
 	return &file{File: f, root: r.r, name: name, local: l}, nil
+}
+
+// openExisting opens what may be there already, if it is a regular file.
+func (r *root) openExisting(name, l string, flag int) (f *os.File, existed bool, err error) {
+	notRegular := &fs.PathError{Op: "open", Path: name, Err: ErrNotRegular}
+	// A device may act on being opened, so it is looked at before.
+	switch st, err := r.r.Stat(l); {
+	case err == nil && !st.Mode().IsRegular():
+		return nil, false, notRegular
+	case err == nil:
+		existed = true
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, false, err
+	}
+	if f, err = r.r.OpenFile(l, flag|openFileFlags, fileMode); err != nil {
+		return nil, false, err
+	}
+	// It may have become something else in between.
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = notRegular
+	}
+	if err != nil {
+		f.Close()
+		return nil, false, err
+	}
+	return f, existed, nil
 }
 
 // fixMode gives a new file its mode where the umask takes bits of the owner. The
@@ -171,17 +183,7 @@ func (r *root) Mkdir(name string) error {
 	return r.r.Chmod(l, dirMode)
 }
 
-func (r *root) Rename(from, to string) error {
-	lf, err := local("rename", from)
-	if err != nil {
-		return err
-	}
-	lt, err := local("rename", to)
-	if err != nil {
-		return err
-	}
-	return r.r.Rename(lf, lt)
-}
+func (r *root) Rename(from, to string) error { return r.rename(from, to) }
 
 func (r *root) Remove(name string) error {
 	l, err := local("remove", name)
@@ -232,7 +234,9 @@ func (r *root) SyncDir(name string) error {
 	if err != nil {
 		return err
 	}
-	err = syncDir(d)
+	if err = r.dirs.verify(name, d); err == nil {
+		err = syncDir(d)
+	}
 	if cerr := d.Close(); err == nil {
 		err = cerr
 	}
@@ -242,7 +246,10 @@ func (r *root) SyncDir(name string) error {
 	return nil
 }
 
-func (r *root) Close() error { return r.r.Close() }
+func (r *root) Close() error {
+	r.dirs.close()
+	return r.r.Close()
+}
 
 // file is a File of a real directory.
 type file struct {
