@@ -1,0 +1,183 @@
+package crash
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"mailhaul/internal/durable"
+	"mailhaul/internal/faultfs"
+	"mailhaul/mail"
+)
+
+// order is what a child process is to do: one backup, and to kill itself at one
+// of its steps.
+type order struct {
+	Root, Format string
+	Server       string // "later", or "nameless" for one without UIDs
+	FSStep       int    // operation of the file system, from 1; 0 for none
+	LedgerStep   int    // step of the ledger, likewise
+}
+
+const orderEnv = "MAILHAUL_CRASH_ORDER"
+
+func TestMain(m *testing.M) {
+	if o := os.Getenv(orderEnv); o != "" {
+		os.Exit(child(o))
+	}
+	os.Exit(m.Run())
+}
+
+func (o order) server() *server {
+	s := later()
+	s.uids = o.Server != "nameless"
+	return s
+}
+
+// child is the process to be killed. It writes to stdout what is on record, one
+// message a line, and at last what its step was.
+func child(text string) int {
+	var o order
+	if err := json.Unmarshal([]byte(text), &o); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	var mu sync.Mutex
+	say := func(format string, args ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Printf(format+"\n", args...)
+	}
+	steps := 0
+	r := run{
+		recorded: func(mailbox string, d mail.Digest) { say("recorded %s %q", d, mailbox) },
+		wrap: func(fsys durable.FS) durable.FS {
+			return faultfs.New(fsys, faultfs.Plan{At: o.FSStep, Mode: faultfs.Kill})
+		},
+		hook: func(step string) {
+			mu.Lock()
+			steps++
+			hit := steps == o.LedgerStep
+			mu.Unlock()
+			if hit {
+				say("at %s", step)
+				self, _ := os.FindProcess(os.Getpid())
+				self.Kill()
+				select {}
+			}
+		},
+	}
+	if _, err := (place{o.Root, o.Format}).backup(o.server(), r); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// kill runs a child. killed is false if it ended by itself, before its step.
+func kill(t *testing.T, o order) (killed bool, done *reported) {
+	t.Helper()
+	text, err := json.Marshal(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0])
+	cmd.Env = append(os.Environ(), orderEnv+"="+string(text))
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err = cmd.Run()
+	_, exited := errors.AsType[*exec.ExitError](err)
+	switch code := cmd.ProcessState.ExitCode(); {
+	case ctx.Err() != nil || err != nil && !exited:
+		t.Fatal(err, ctx.Err())
+	case code > 0:
+		t.Fatalf("%+v: exit %d: %s", o, code, stderr.String())
+	case code == 0:
+		return false, nil
+	}
+	done = new(reported)
+	for lines := bufio.NewScanner(strings.NewReader(stdout.String())); lines.Scan(); {
+		var hex, mailbox string
+		if n, _ := fmt.Sscanf(lines.Text(), "recorded %s %q", &hex, &mailbox); n == 2 {
+			d, err := mail.ParseDigest(hex)
+			if err != nil {
+				t.Fatal(err)
+			}
+			done.note(mailbox, d)
+		}
+	}
+	return true, done
+}
+
+// killEach kills runs at step 1, 2, ... until one ends before.
+func killEach(t *testing.T, st start, fresh func(*testing.T) place, every int, at func(n int, p place) order) (tried int) {
+	for n := 1; ; n += every {
+		if n > stepLimit {
+			t.Fatalf("no end after %d steps", n)
+		}
+		p := fresh(t)
+		o := at(n, p)
+		killed, done := kill(t, o)
+		when := fmt.Sprintf("killed at operation %d, ledger step %d", o.FSStep, o.LedgerStep)
+		if killed {
+			tried++
+			if got, err := p.held(); done.missing(got) > 0 {
+				t.Errorf("%s: %d messages were reported and are not held (%v)", when, done.missing(got), err)
+			}
+		}
+		p.complete(t, o.server(), when, st.more...)
+		if !killed || t.Failed() {
+			return tried
+		}
+	}
+}
+
+// The process is killed (SIGKILL) before each operation of the file system.
+func TestKilledAtEveryOperation(t *testing.T) {
+	everyStart(t, func(t *testing.T, st start, fresh func(*testing.T) place) {
+		tried := killEach(t, st, fresh, stride(19), func(n int, p place) order {
+			return order{Root: p.root, Format: p.format, FSStep: n}
+		})
+		t.Logf("%d kills", tried)
+	})
+}
+
+// The process is killed before and after each durable step of the ledger.
+func TestKilledAtEveryLedgerStep(t *testing.T) {
+	everyStart(t, func(t *testing.T, st start, fresh func(*testing.T) place) {
+		tried := killEach(t, st, fresh, stride(3), func(n int, p place) order {
+			return order{Root: p.root, Format: p.format, LedgerStep: n}
+		})
+		t.Logf("%d kills", tried)
+	})
+}
+
+// A server that gives no usable UIDs: only octets tell what the archive has.
+func TestKilledWithoutUIDs(t *testing.T) {
+	for _, format := range formats {
+		t.Run(format, func(t *testing.T) {
+			t.Parallel()
+			p := place{memoryDir(t), format}
+			fresh := func(t *testing.T) place {
+				if err := os.RemoveAll(p.root); err != nil {
+					t.Fatal(err)
+				}
+				return p
+			}
+			tried := killEach(t, starts[0], fresh, stride(39), func(n int, p place) order {
+				return order{Root: p.root, Format: p.format, Server: "nameless", FSStep: n}
+			})
+			t.Logf("%d kills", tried)
+		})
+	}
+}
