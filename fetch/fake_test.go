@@ -38,12 +38,12 @@ type fakeSource struct {
 	consumes  bool
 	listErr   error
 
-	mu       sync.Mutex
-	fetched  int // bodies given
-	headers  int
-	lists    int
-	abandon  bool
-	onFetch  func(n int)
+	mu      sync.Mutex
+	fetched int // bodies given
+	headers int
+	lists   int
+	abandon bool
+	onFetch func(n int)
 }
 
 func newSource(account string) *fakeSource {
