@@ -274,6 +274,7 @@ func (p *planner) weigh(in mail.Info, k *known) (c candidate, why string, select
 	case in.Flags.Has(mail.Deleted) && !ours:
 		return c, WhyMarked, true
 	case facts.suspicious != "" && !mail.IsSizeDoubt(facts.suspicious):
+		p.Notify(mail.Event{Kind: mail.EventSuspicious, Ref: in.Ref, Reason: facts.suspicious})
 		return c, WhySuspicious, true
 	}
 	return candidate{

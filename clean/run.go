@@ -156,6 +156,7 @@ func (r *run) fetchAgain(ctx context.Context, m *MailboxPlan, doom []candidate) 
 		switch {
 		case !c.refetch:
 		case !same[c.uid] && c.doubt:
+			r.Notify(mail.Event{Kind: mail.EventSuspicious, Ref: r.ref(m, c.uid), Reason: "its length is not what the server lists, and a second fetch did not give the same octets"})
 			r.stay(WhySuspicious)
 			continue
 		case !same[c.uid]:

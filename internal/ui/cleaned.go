@@ -1,0 +1,144 @@
+package ui
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// Planned is what a deletion would do in one mailbox, or in all of them.
+type Planned struct {
+	Type       string           `json:"type"` // always "plan"
+	Mailbox    string           `json:"mailbox"`
+	Messages   int64            `json:"messages"` // at the server
+	Go         int64            `json:"go"`
+	GoOctets   int64            `json:"go_octets"`
+	Stay       int64            `json:"stay"`
+	StayOctets int64            `json:"stay_octets"`
+	Why        map[string]int64 `json:"why,omitempty"` // of Stay: what the rule selects
+	Oldest     time.Time        `json:"oldest,omitzero"`
+	Newest     time.Time        `json:"newest,omitzero"`
+}
+
+// Plan prints a plan: an object per mailbox with JSON, else a table with a line
+// per mailbox that is not empty.
+func (u *UI) Plan(head string, list []Planned) {
+	for _, p := range list {
+		p.Type = "plan"
+		u.Object(p)
+	}
+	if u.opt.JSON {
+		return
+	}
+	var b bytes.Buffer
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	row := func(cells ...string) { fmt.Fprintln(w, strings.Join(cells, "\t")) }
+	row("mailbox", "to go", "", "oldest", "newest", "to stay", "")
+	total := Planned{Mailbox: "together"}
+	rows := 0
+	for _, p := range list {
+		if p.Messages == 0 {
+			continue
+		}
+		rows++
+		total.add(p)
+		p.row(row)
+	}
+	if rows > 1 {
+		total.row(row)
+	}
+	_ = w.Flush() // into memory
+	u.Result("%s", head)
+	for line := range strings.Lines(b.String()) {
+		u.Result("  %s", strings.TrimRight(line, " \n"))
+	}
+}
+
+func (p *Planned) add(q Planned) {
+	p.Go += q.Go
+	p.GoOctets += q.GoOctets
+	p.Stay += q.Stay
+	p.StayOctets += q.StayOctets
+	if !q.Oldest.IsZero() && (p.Oldest.IsZero() || q.Oldest.Before(p.Oldest)) {
+		p.Oldest = q.Oldest
+	}
+	if q.Newest.After(p.Newest) {
+		p.Newest = q.Newest
+	}
+}
+
+func (p *Planned) row(row func(...string)) {
+	date := func(t time.Time) string {
+		if t.IsZero() {
+			return "-"
+		}
+		return t.Local().Format(time.DateOnly)
+	}
+	stay := Octets(p.StayOctets)
+	if len(p.Why) > 0 {
+		stay += "; " + Reasons(p.Why)
+	}
+	row(Escape(p.Mailbox), Plural(p.Go, "message"), Octets(p.GoOctets), date(p.Oldest), date(p.Newest), Plural(p.Stay, "message"), stay)
+}
+
+// Reasons writes why messages stay, the most frequent reason first.
+func Reasons(why map[string]int64) string {
+	keys := slices.SortedFunc(maps.Keys(why), func(a, b string) int {
+		return cmp.Or(cmp.Compare(why[b], why[a]), strings.Compare(a, b))
+	})
+	for i, k := range keys {
+		keys[i] = Count(why[k]) + " " + k
+	}
+	return strings.Join(keys, ", ")
+}
+
+// Cleaned is how a deletion ended: Listed = Deleted + Skipped + Failed.
+type Cleaned struct {
+	Type    string           `json:"type"` // always "summary"
+	Command string           `json:"command"`
+	Source  string           `json:"source,omitempty"`
+	Archive string           `json:"archive,omitempty"`
+	DryRun  bool             `json:"dry_run,omitempty"`
+	Mode    string           `json:"mode,omitempty"` // "expunge" or "trash"
+	Listed  int64            `json:"listed"`         // selected by the rule; with a dry run what would go is among them
+	Deleted int64            `json:"deleted"`        // with a dry run: to be deleted
+	Skipped int64            `json:"skipped"`        // selected, and stayed: see Stayed
+	Failed  int64            `json:"failed"`         // damaged in the archive, or not known
+	Octets  int64            `json:"octets"`         // freed, as the server counts
+	Stayed  map[string]int64 `json:"stayed,omitempty"`
+	Seconds float64          `json:"seconds"`
+	Exit    int              `json:"exit"`
+}
+
+// Cleaned prints the end of a deletion: an object with JSON, else a line of what is
+// freed and one of what stayed; quiet leaves them out if all went well.
+func (u *UI) Cleaned(label string, c Cleaned) {
+	c.Type = "summary"
+	if u.opt.JSON {
+		u.Object(c)
+		return
+	}
+	if u.opt.Quiet && c.Exit == 0 {
+		return
+	}
+	done := "deleted at the server"
+	if c.Mode == "trash" {
+		done = "moved to the trash"
+	}
+	if c.DryRun {
+		done = "would be " + done
+	}
+	u.Result("%s: %s (%s) %s, %s stayed, %s failed, in %s", label, Plural(c.Deleted, "message"), Octets(c.Octets), done,
+		Count(c.Skipped), Count(c.Failed), Duration(time.Duration(c.Seconds*float64(time.Second))))
+	if len(c.Stayed) > 0 {
+		u.Result("%s: stayed: %s", label, Reasons(c.Stayed))
+	}
+	if c.Mode == "trash" && c.Deleted > 0 {
+		u.Note("the space comes back when the trash is emptied")
+	}
+}
