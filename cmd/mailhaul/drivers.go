@@ -14,6 +14,8 @@ import (
 	"mailhaul/internal/durable"
 	"mailhaul/internal/vault"
 	"mailhaul/mail"
+	"mailhaul/upload"
+	destimap "mailhaul/upload/imap"
 )
 
 // This file is the one place that names every driver.
@@ -46,6 +48,14 @@ func openSource(s dial.Server, c auth.Credentials, connections int) (fetch.Sourc
 		return nil, &mail.Error{Kind: mail.KindUsage, Err: fmt.Errorf("no driver for the protocol %q", s.Protocol)}
 	}
 	return open(s, c, connections), nil
+}
+
+// openDestination makes the driver of a server that messages can be added to.
+func openDestination(s dial.Server, c auth.Credentials, connections int) (upload.Destination, error) {
+	if s.Protocol != "imap" {
+		return nil, &mail.Error{Kind: mail.KindUsage, Err: fmt.Errorf("messages cannot be added over %s", s.Protocol), Hint: "write imaps://USER@HOST"}
+	}
+	return destimap.New(destimap.Config{Server: s, Credentials: c, Connections: connections, Version: versionText()}), nil
 }
 
 // parallel is how many mailboxes are worked on at once: POP3 has one mailbox and

@@ -23,6 +23,8 @@ type Summary struct {
 	Failed     *int64  `json:"failed,omitempty"`
 	Suspicious *int64  `json:"suspicious,omitempty"` // part of archived
 	Checked    *int64  `json:"checked,omitempty"`    // verify: messages read back
+	Flags      *int64  `json:"flags,omitempty"`      // uploaded before, and their flags were changed now
+	Altered    *int64  `json:"altered,omitempty"`    // uploaded or adopted, but the destination changed their octets
 	Octets     int64   `json:"octets"`               // archived, uploaded or read back
 	Seconds    float64 `json:"seconds"`
 	Exit       int     `json:"exit"`
@@ -75,8 +77,11 @@ func (s Summary) Balance() error {
 		ErrUnbalanced, *s.Listed, value(s.Archived), value(s.Uploaded), value(s.Adopted), value(s.Skipped), value(s.Failed))
 }
 
-// line is the closing line of a backup.
+// line is the closing line of a run.
 func (s Summary) line(label string) string {
+	if s.Uploaded != nil {
+		return s.uploadLine(label)
+	}
 	verb := "archived"
 	if s.DryRun {
 		verb = "to archive"

@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/time/rate"
+
+	"mailhaul/internal/dial"
+	"mailhaul/internal/ui"
+	"mailhaul/internal/vault"
+	"mailhaul/mail"
+	"mailhaul/upload"
+)
+
+// destFlags are those of every verb that adds messages to a server.
+type destFlags struct {
+	secret              secretFlags
+	caFile, fingerprint string
+	maps                []upload.Rule
+	prefix              string
+	noSpecialUse        bool
+	subscribe, markSeen bool
+	connections         int
+	limit               *rate.Limiter
+	dryRun              bool
+}
+
+func (o *destFlags) register(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.secret.command, "dest-password-command", "", "run `CMD` (no shell) and take the first line of its output as the destination's password")
+	f.StringVar(&o.secret.file, "dest-password-file", "", "read the destination's password from this `FILE`, which others must not be able to read")
+	f.StringVar(&o.caFile, "dest-ca-file", "", "--ca-file for the destination")
+	f.StringVar(&o.fingerprint, "dest-tls-fingerprint", "", "--tls-fingerprint for the destination")
+	f.Func("map", "send mailbox `OLD=NEW` (repeatable; * stands for anything but /, ** for anything)", func(v string) error {
+		r, err := upload.ParseRule(v)
+		o.maps = append(o.maps, r)
+		return err
+	})
+	f.StringVar(&o.prefix, "prefix", "", "put all mailboxes below the mailbox `NAME`")
+	f.BoolVar(&o.noSpecialUse, "no-special-use", false, "do not put sent mail, drafts, junk and trash into the mailboxes the server has for them")
+	f.BoolVar(&o.subscribe, "subscribe", false, "subscribe to every mailbox that gets messages")
+	f.BoolVar(&o.markSeen, "mark-seen", false, "mark as read what comes from POP3, which knows no flags")
+	f.IntVar(&o.connections, "connections", defaultConnections, "at most `N` connections to a server")
+	f.Func("limit-rate", "at most this `RATE` in octets per second (500K, 2M)", func(v string) (err error) {
+		o.limit, err = parseRate(v)
+		return err
+	})
+	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "show where everything would go, and change nothing")
+}
+
+func (o *destFlags) check() error {
+	if o.connections < 1 || o.connections > 50 {
+		return usage("write a number from 1 to 50", "--connections %d makes no sense", o.connections)
+	}
+	if o.fingerprint != "" {
+		if _, err := dial.ParseFingerprint(o.fingerprint); err != nil {
+			return usage("write it as openssl x509 -fingerprint -sha256 prints it", "--dest-tls-fingerprint is no SHA-256")
+		}
+	}
+	return nil
+}
+
+func (o *destFlags) mapping() upload.Mapping {
+	return upload.Mapping{Rules: o.maps, Prefix: o.prefix, NoSpecialUse: o.noSpecialUse}
+}
+
+// destination reads a destination as typed.
+func (a *app) destination(ctx context.Context, typed string, o destFlags, trace *dial.Trace) (account, error) {
+	ac, err := a.account(ctx, typed, o.secret, o.limit, trace)
+	if err != nil {
+		return ac, err
+	}
+	if o.caFile != "" {
+		ac.server.CAFile = o.caFile
+	}
+	if o.fingerprint != "" {
+		ac.server.Fingerprint = o.fingerprint
+	}
+	if os.Getenv("MAILHAUL_DEST_PASSWORD") != "" {
+		ac.secret.Env = "MAILHAUL_DEST_PASSWORD"
+	}
+	return ac, nil
+}
+
+type uploadFlags struct {
+	destFlags
+	own       secretFlags // without "dest-": there is one server only
+	selection selectionFlags
+}
+
+func newUpload(a *app) *cobra.Command {
+	var o uploadFlags
+	cmd := &cobra.Command{
+		Use:   "upload ARCHIVE DEST",
+		Short: "Append to an IMAP server what it lacks",
+		Long: `upload sends the messages of an archive that the server does not have yet, with
+their flags, keywords and dates (INTERNALDATE). Mail that is there already, from
+earlier runs or from other programs, is recognised by content and not sent twice. A
+run may be stopped or cut off at any point; the same command run again goes on, and
+every message arrives once. Nothing is removed at the server.
+
+Mailboxes are made as needed. Sent mail, drafts, junk, trash and archive go to the
+mailboxes the server has for them, whatever they are called here; --map, --prefix
+and --no-special-use change that, and --dry-run shows the plan. In later runs flags
+that changed in the archive are followed; those changed at the server stay.
+
+The password is that of backup: --password-command, --password-file,
+MAILHAUL_PASSWORD and so on; each also with dest- (MAILHAUL_DEST_PASSWORD), which
+wins.`,
+		Example: `  mailhaul upload ~/Mail imaps://ada@new.example.org
+  mailhaul upload ~/Mail imaps://ada@new.example.org --dry-run
+  mailhaul upload ~/Mail imaps://ada@new.example.org --prefix Old
+  mailhaul upload ~/Mail imaps://ada@new.example.org --map 'Archive/*=Archiv/*' --mailbox 'Archive/**'`,
+		Args: arguments(2, 2, "an ARCHIVE and a DEST"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.upload(cmd.Context(), args[0], args[1], o)
+		},
+	}
+	o.own.register(cmd)
+	o.destFlags.register(cmd)
+	o.selection.register(cmd)
+	return cmd
+}
+
+func (a *app) upload(ctx context.Context, archive, dest string, o uploadFlags) error {
+	ctx, cancel := a.limit(ctx)
+	defer cancel()
+	began := time.Now()
+	s := ui.Summary{
+		Command: "upload", DryRun: o.dryRun,
+		Listed: new(int64), Uploaded: new(int64), Adopted: new(int64), Skipped: new(int64), Failed: new(int64),
+	}
+	label := "mailhaul"
+	err := a.uploadFrom(ctx, archive, dest, o, &s, &label)
+	s.Seconds = time.Since(began).Seconds()
+	return a.conclude(ctx, label, s, err)
+}
+
+func (a *app) uploadFrom(ctx context.Context, archive, dest string, o uploadFlags, s *ui.Summary, label *string) (err error) {
+	selection, err := o.selection.selection()
+	if err != nil {
+		return err
+	}
+	if err := o.check(); err != nil {
+		return err
+	}
+	if o.secret == (secretFlags{}) {
+		o.secret = o.own
+	}
+	from, err := archivePlace(archive, "")
+	if err != nil {
+		return err
+	}
+	trace, closeTrace, err := a.openTrace()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeTrace()) }()
+	ac, err := a.destination(ctx, dest, o.destFlags, trace)
+	if err != nil {
+		return err
+	}
+	s.Archive, s.Dest, *label = absolute(from.Dir), ac.key(), ac.label()
+	if ac.server.Protocol != "imap" {
+		return usage("write imaps://USER@HOST", "messages cannot be added over %s", ac.server.Protocol)
+	}
+	v, err := a.openVault(ctx, from, vault.Options{ReadOnly: o.dryRun, Notify: a.warnOf})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, v.Close()) }()
+	credentials, err := ac.credentials(ctx)
+	if err != nil {
+		return err
+	}
+	d, err := openDestination(ac.server, credentials, o.connections)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	return a.send(ctx, upload.Options{
+		Destination: d, Messages: upload.FromArchive(v.Ledger, v.Archive), Ledger: v.Ledger, Selection: selection,
+	}, o.destFlags, s)
+}
+
+// warnOf shows what is known before a run is shown.
+func (a *app) warnOf(e mail.Event) {
+	if e.Kind == mail.EventWarning {
+		a.ui.Warn(e.Err)
+	}
+}
+
+// send runs the engine and fills s.
+func (a *app) send(ctx context.Context, u upload.Options, o destFlags, s *ui.Summary) error {
+	run, end := a.show(mail.AccountLabel(u.Destination.Account()))
+	defer end()
+	u.Mapping, u.MarkSeen, u.Subscribe, u.DryRun, u.Parallel = o.mapping(), o.markSeen, o.subscribe, o.dryRun, o.connections
+	u.Notify = run.Notify
+	if o.dryRun {
+		u.Plan = a.showPlan
+	}
+	res, err := upload.Run(ctx, u)
+	end()
+	fillUpload(s, res.Counts)
+	for _, m := range res.Mailboxes {
+		a.ui.UploadMailbox(uploadTotals(m))
+	}
+	if err == nil {
+		err = s.Balance()
+	}
+	return err
+}
+
+func fillUpload(s *ui.Summary, c upload.Counts) {
+	s.Listed, s.Uploaded, s.Adopted, s.Skipped, s.Failed = &c.Listed, &c.Uploaded, &c.Adopted, &c.Skipped, &c.Failed
+	s.Flags, s.Altered, s.Octets = &c.Flags, &c.Altered, c.Octets
+}
+
+func (a *app) showPlan(targets []upload.Target) {
+	for _, t := range targets {
+		a.ui.Target(ui.Target{From: t.From, To: t.To, Why: t.Why, New: !t.Exists})
+	}
+}
+
+func uploadTotals(m upload.MailboxResult) ui.UploadMailbox {
+	t := ui.UploadMailbox{
+		Mailbox: m.Name, From: m.From, Listed: m.Listed, Uploaded: m.Uploaded, Adopted: m.Adopted, Skipped: m.Skipped,
+		Failed: m.Failed, Flags: m.Flags, Altered: m.Altered, Octets: m.Octets,
+	}
+	if m.Err != nil {
+		t.Error = m.Err.Error()
+	}
+	return t
+}

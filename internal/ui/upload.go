@@ -1,0 +1,83 @@
+package ui
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Target is where the messages of a mailbox go at a destination.
+type Target struct {
+	Type string `json:"type"` // always "target"
+	From string `json:"from"`
+	To   string `json:"to"`
+	Why  string `json:"why,omitempty"` // "map", "prefix" or the role of both mailboxes
+	New  bool   `json:"new,omitempty"` // the mailbox is to be made
+}
+
+// Target prints one line of a plan.
+func (u *UI) Target(t Target) {
+	t.Type = "target"
+	u.Object(t)
+	if u.opt.JSON {
+		return
+	}
+	var notes []string
+	if t.New {
+		notes = append(notes, "new")
+	}
+	if t.Why != "" {
+		notes = append(notes, t.Why)
+	}
+	note := ""
+	if len(notes) > 0 {
+		note = " (" + strings.Join(notes, ", ") + ")"
+	}
+	u.Result("%s -> %s%s", t.From, t.To, note)
+}
+
+// UploadMailbox is what a run did in one mailbox of a destination.
+type UploadMailbox struct {
+	Type     string   `json:"type"` // always "mailbox"
+	Mailbox  string   `json:"mailbox"`
+	From     []string `json:"from"`
+	Listed   int64    `json:"listed"`
+	Uploaded int64    `json:"uploaded"`
+	Adopted  int64    `json:"adopted"`
+	Skipped  int64    `json:"skipped"`
+	Failed   int64    `json:"failed"`
+	Flags    int64    `json:"flags"`   // known messages whose flags were changed
+	Altered  int64    `json:"altered"` // the destination changed their octets
+	Octets   int64    `json:"octets"`
+	Error    string   `json:"error,omitempty"` // why it could not be completed
+}
+
+// UploadMailbox prints the totals of one mailbox, as Mailbox does.
+func (u *UI) UploadMailbox(m UploadMailbox) {
+	m.Type = "mailbox"
+	u.Object(m)
+	if m.Uploaded+m.Adopted+m.Failed+m.Flags > 0 && !u.opt.JSON {
+		u.Detail("%s: %s (%s) uploaded, %s recognised, %s already there, %s failed", m.Mailbox,
+			Plural(m.Uploaded, "message"), Octets(m.Octets), Count(m.Adopted), Count(m.Skipped), Count(m.Failed))
+	}
+}
+
+// uploadLine is the closing line of an upload.
+func (s Summary) uploadLine(label string) string {
+	verb := "uploaded"
+	if s.DryRun {
+		verb = "to upload"
+	}
+	parts := []string{fmt.Sprintf("%s (%s) %s", Plural(value(s.Uploaded), "message"), Octets(s.Octets), verb)}
+	optional := func(n *int64, word string) {
+		if value(n) > 0 {
+			parts = append(parts, Count(*n)+" "+word)
+		}
+	}
+	optional(s.Adopted, "recognised")
+	parts = append(parts, Count(value(s.Skipped))+" already there", Count(value(s.Failed))+" failed")
+	optional(s.Flags, "with new flags")
+	optional(s.Altered, "altered by the server")
+	return fmt.Sprintf("%s: %s, in %s", label, strings.Join(parts, ", "),
+		Duration(time.Duration(s.Seconds*float64(time.Second))))
+}
