@@ -68,7 +68,8 @@ const (
 	LoseData
 	// LoseTail keeps all entries, but half of the octets that were not synced.
 	LoseTail
-	// LoseSome keeps or forgets each entry and each file's octets by chance.
+	// LoseSome keeps or forgets each entry and each file's octets by chance; a rename
+	// within one directory counts as one.
 	LoseSome
 )
 
@@ -123,7 +124,14 @@ func (c *crash) entries(n *node) map[string]*node {
 	case LoseData, LoseTail:
 		return n.entries
 	}
-	out := map[string]*node{}
+	return c.some(n)
+}
+
+// some keeps or forgets what happened to each entry since the directory was
+// synced. A rename within the directory happened as a whole or not at all, and a
+// name that was replaced is one or the other: so it is on every file system with a
+// journal, and Maildir readers have always relied on it.
+func (c *crash) some(n *node) map[string]*node {
 	names := map[string]bool{}
 	for name := range n.onDisk {
 		names[name] = true
@@ -131,13 +139,23 @@ func (c *crash) entries(n *node) map[string]*node {
 	for name := range n.entries {
 		names[name] = true
 	}
-	for _, name := range slices.Sorted(maps.Keys(names)) {
-		from := n.entries
-		if c.rnd.IntN(2) == 0 {
-			from = n.onDisk
+	sorted := slices.Sorted(maps.Keys(names))
+	happened := map[*node]bool{}
+	for _, name := range sorted {
+		for _, child := range []*node{n.onDisk[name], n.entries[name]} {
+			if _, decided := happened[child]; !decided && child != nil {
+				happened[child] = c.rnd.IntN(2) == 0
+			}
 		}
-		if child := from[name]; child != nil {
-			out[name] = child
+	}
+	out := map[string]*node{}
+	for _, name := range sorted {
+		was, is := n.onDisk[name], n.entries[name]
+		switch {
+		case is != nil && happened[is]:
+			out[name] = is
+		case was != nil && (is != nil || !happened[was]):
+			out[name] = was
 		}
 	}
 	return out
