@@ -36,7 +36,10 @@ func (r *run) mailbox(ctx context.Context, mb mail.Mailbox) (MailboxResult, erro
 	if err != nil {
 		return res, err
 	}
-	res.Counts = l.counts
+	if l.unidentified == 0 { // else the same ones would come first every time
+		l.cut(r.allow(len(l.wants)))
+	}
+	res.Counts, res.More = l.counts, l.more
 	if err := r.recordListing(ctx, mb, l); err != nil {
 		return res, err
 	}
@@ -57,10 +60,23 @@ type listing struct {
 	wants        []mail.Want
 	octets       int64 // of wants
 	unidentified int   // wants without UID
+	more         bool  // the limit left some out
 	undated      map[string]bool
 	claims       *claims
 	change       mail.Change // Gone, Returned
 	flags        []flagChange
+}
+
+// cut leaves all but the first n messages to a later run.
+func (l *listing) cut(n int) {
+	if n >= len(l.wants) {
+		return
+	}
+	for _, w := range l.wants[n:] {
+		l.octets -= max(0, w.Size)
+		l.counts.Listed--
+	}
+	l.wants, l.more = l.wants[:n], true
 }
 
 type flagChange struct {
@@ -147,17 +163,18 @@ func (r *run) recordListing(ctx context.Context, mb mail.Mailbox, l *listing) er
 		if err != nil {
 			return err
 		}
-		l.change.Flags = append(l.change.Flags, fc)
+		r.pipeline.flagged(fc)
 	}
 	c := l.change
-	if len(c.Gone)+len(c.Returned)+len(c.Flags) == 0 {
+	if len(c.Gone)+len(c.Returned) == 0 {
 		return nil
 	}
 	return r.Ledger.Record(ctx, c)
 }
 
-// setFlags writes changed flags where mail readers see them. A message that a
-// person removed from the archive keeps its change in the ledger only.
+// setFlags writes changed flags where mail readers see them, durable with the next
+// group. A message that a person removed from the archive keeps its change in the
+// ledger only.
 func (r *run) setFlags(ctx context.Context, f flagChange) (mail.FlagChange, error) {
 	fc := mail.FlagChange{Claim: f.claim, Message: f.message, Flags: f.now}
 	flagger, ok := r.Archive.(Flagger)
@@ -169,6 +186,7 @@ func (r *run) setFlags(ctx context.Context, f flagChange) (mail.FlagChange, erro
 		return fc, err
 	}
 	rc, err := flagger.SetFlags(ctx, held.Receipt, f.base, f.now)
+	r.pipeline.moved()
 	if err != nil {
 		if isNotExist(err) {
 			return fc, nil
@@ -229,7 +247,7 @@ func (t *take) all(ctx context.Context, l *listing) (Counts, error) {
 		return t.unasked(wants), err
 	}
 	t.nameUndelivered(wants)
-	if l.unidentified > 0 && t.counts.Failed == 0 {
+	if l.unidentified > 0 && t.counts.Failed == 0 && !l.more {
 		err = t.book.forget(ctx)
 	}
 	return t.counts, err

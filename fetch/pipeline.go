@@ -44,6 +44,8 @@ type pipeline struct {
 	mu        sync.Mutex
 	err       error // first fatal error
 	adoptions []mail.Adoption
+	flags     []mail.FlagChange
+	unsettled bool            // flags were set in the archive since the last commit
 	notes     map[string]note // by wantKey, of messages written and not committed
 	written   int64           // messages written and not committed
 	unsynced  int64           // their weight in risk
@@ -236,6 +238,23 @@ func (p *pipeline) adopt(a mail.Adoption) {
 	}
 }
 
+// moved notes that flags were set in the archive and are not durable there yet.
+func (p *pipeline) moved() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.unsettled = true
+}
+
+// flagged records changed flags with the next group.
+func (p *pipeline) flagged(f mail.FlagChange) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.flags = append(p.flags, f)
+	if len(p.flags) >= groupCount {
+		p.wake()
+	}
+}
+
 func (p *pipeline) wake() {
 	select {
 	case p.kick <- struct{}{}:
@@ -322,22 +341,25 @@ func (p *pipeline) commit() {
 	p.commitMu.Lock()
 	defer p.commitMu.Unlock()
 	p.mu.Lock()
-	if p.written == 0 && len(p.adoptions) == 0 {
+	if p.written == 0 && len(p.adoptions) == 0 && len(p.flags) == 0 {
 		p.mu.Unlock()
 		return
 	}
-	weight, written := p.unsynced, p.written
-	change := mail.Change{Adopted: p.adoptions}
-	p.adoptions, p.unsynced, p.written = nil, 0, 0
+	weight, dirty, failed := p.unsynced, p.written > 0 || p.unsettled, p.err != nil
+	change := mail.Change{Adopted: p.adoptions, Flags: p.flags}
+	p.adoptions, p.flags, p.unsynced, p.written, p.unsettled = nil, nil, 0, 0, false
 	p.mu.Unlock()
 	defer p.risk.Release(weight)
 
 	var commitErr error
-	if written > 0 {
+	if dirty {
 		var group mail.Group
 		group, commitErr = p.Archive.Commit(p.ctx)
 		change.Anchors = group.Anchors
 		change.Archived = p.archived(group.Receipts)
+	}
+	if failed || commitErr != nil { // the flags may not be durable; the next run sets them
+		change.Adopted, change.Flags = nil, nil
 	}
 	if err := p.Ledger.Record(p.ctx, change); err != nil {
 		p.fail(errors.Join(err, commitErr))

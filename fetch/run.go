@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -50,9 +51,12 @@ type Options struct {
 	Ledger    Ledger
 	Selection mail.Selection
 	DryRun    bool // everything up to the first octet fetched; nothing is written
-	Parallel  int  // mailboxes at once; at least 1
-	Notify    mail.Notify
-	Now       func() time.Time // nil means time.Now
+	// Limit, if not 0, is how many messages are taken at most that are not known
+	// yet; Result.More tells whether there are others.
+	Limit    int
+	Parallel int // mailboxes at once; at least 1
+	Notify   mail.Notify
+	Now      func() time.Time // nil means time.Now
 }
 
 // Counts add up: Listed = Archived + Adopted + Skipped + Failed. Suspicious is
@@ -81,13 +85,15 @@ func (c *Counts) add(d Counts) {
 type Result struct {
 	Counts
 	Mailboxes []MailboxResult // in the order of their names
+	More      bool            // Options.Limit was reached
 }
 
 // MailboxResult is what a run did in one mailbox.
 type MailboxResult struct {
 	Name string
 	Counts
-	Err error // the mailbox could not be completed
+	More bool  // Options.Limit was reached
+	Err  error // the mailbox could not be completed
 }
 
 // giveUpAfter so many mailboxes in a row that failed for lack of a connection,
@@ -129,6 +135,21 @@ func Run(ctx context.Context, o Options) (Result, error) {
 type run struct {
 	Options
 	pipeline *pipeline
+	taken    atomic.Int64 // of Limit
+}
+
+// allow returns how many of n further messages may be taken.
+func (r *run) allow(n int) int {
+	if r.Limit <= 0 {
+		return n
+	}
+	over := r.taken.Add(int64(n)) - int64(r.Limit)
+	if over <= 0 {
+		return n
+	}
+	over = min(over, int64(n))
+	r.taken.Add(-over)
+	return n - int(over)
 }
 
 // selectMailboxes lists the source's mailboxes and checks that every one asked
@@ -219,7 +240,8 @@ func (r *run) conclude(mailboxes []mail.Mailbox, results []MailboxResult, err er
 		if mr.Err != nil {
 			errs = append(errs, mr.Err)
 		}
-		if mr.Err == nil && mr.Failed == 0 && err == nil && r.Selection.All() && mailboxes[i].State != "" {
+		res.More = res.More || mr.More
+		if mr.Err == nil && mr.Failed == 0 && !mr.More && err == nil && r.Selection.All() && mailboxes[i].State != "" {
 			change.Cursors = append(change.Cursors, mail.Cursor{
 				Account: r.Source.Account(), Mailbox: mr.Name, State: mailboxes[i].State,
 			})

@@ -108,6 +108,7 @@ type want struct {
 	meta  imapconn.Fetch // what came without octets
 	done  bool
 	tries int
+	cuts  int            // how often its octets ended in the middle
 	words imapconn.Result // the server's last refusal
 	nodat bool            // the server answered without octets
 }
@@ -391,7 +392,7 @@ func (w *worker) run(ctx context.Context) error {
 	h := &imapconn.Handler{Fetch: w}
 	for {
 		if err := w.fill(); err != nil {
-			return w.lost(err)
+			return w.lost(ctx, err)
 		}
 		if len(w.inFlight) == 0 {
 			return nil
@@ -399,14 +400,14 @@ func (w *worker) run(ctx context.Context) error {
 		tag, res, err := w.c.Next(h)
 		w.out.flush()
 		if err != nil {
-			return w.lost(err)
+			return w.lost(ctx, err)
 		}
 		i := slices.IndexFunc(w.inFlight, func(b *batch) bool { return b.tag == tag })
 		b := w.inFlight[i]
 		w.inFlight = slices.Delete(w.inFlight, i, i+1)
 		w.octets -= b.octets
 		if err := w.answered(ctx, b, res); err != nil {
-			return w.lost(err)
+			return w.lost(ctx, err)
 		}
 	}
 }
@@ -462,9 +463,18 @@ func (w *worker) answered(ctx context.Context, b *batch, res imapconn.Result) er
 }
 
 // lost puts back what was asked for and has not come. Where the connection ended
-// without bringing anything, one of the messages may be the reason.
-func (w *worker) lost(err error) error {
+// without bringing anything, one of the messages may be the reason; so may one that
+// it ended in again and again, which is given up.
+func (w *worker) lost(ctx context.Context, err error) error {
 	for i, b := range slices.Backward(w.inFlight) {
+		for _, x := range b.open() {
+			if x.cuts < attempts || ctx.Err() != nil {
+				continue
+			}
+			if e := w.j.giveUp(x, err); e != nil {
+				return e
+			}
+		}
 		switch {
 		case i > 0 || len(b.open()) < len(b.wants):
 			w.j.again(b)
@@ -513,7 +523,7 @@ func (w *worker) Body(f *imapconn.Fetch, b *imapconn.Body) error {
 	if x == nil || x.merged(f).Has&imapconn.ItemsMeta != imapconn.ItemsMeta {
 		return nil // later, alone
 	}
-	return w.j.stream(x, x.merged(f), b, b.Whole(nil))
+	return w.j.stream(x, x.merged(f), b.Whole(nil))
 }
 
 // End takes what a response says.
@@ -572,11 +582,34 @@ func (j *job) info(x *want, f imapconn.Fetch) mail.Info {
 	return info(&f, mail.Ref{Account: j.s.account, Mailbox: j.mb.Name, UIDValidity: j.uidValidity, UID: x.UID})
 }
 
-// stream delivers a message while it comes.
-func (j *job) stream(x *want, f imapconn.Fetch, _ *imapconn.Body, r io.Reader) error {
+// stream delivers a message while it comes. If deliver sees the octets end in the
+// middle, the message stays wanted.
+func (j *job) stream(x *want, f imapconn.Fetch, r io.Reader) error {
+	watched := &watched{r: r}
+	if err := j.hand(j.info(x, f), watched, nil); err != nil {
+		return err
+	}
+	if watched.failed {
+		x.cuts++
+		return nil
+	}
 	x.done = true
 	j.settled()
-	return j.hand(j.info(x, f), r, nil)
+	return nil
+}
+
+// watched notices whether whoever read a message saw an error.
+type watched struct {
+	r      io.Reader
+	failed bool
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.r.Read(p)
+	if err != nil && err != io.EOF {
+		w.failed = true
+	}
+	return n, err
 }
 
 // hand calls deliver, unless it has failed before.

@@ -176,7 +176,7 @@ func (a *alone) Body(f *imapconn.Fetch, b *imapconn.Body) error {
 	if len(a.before) > 0 {
 		r = io.MultiReader(bytes.NewReader(a.before), r)
 	}
-	return a.w.j.stream(a.x, a.x.merged(f), b, r)
+	return a.w.j.stream(a.x, a.x.merged(f), r)
 }
 
 var errOther = errors.New("server sent another message than the one asked for")

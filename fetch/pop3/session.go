@@ -85,14 +85,20 @@ type wire struct {
 	status bool   // a status line comes next
 	held   []byte // its beginning, rewritten
 	last   reply
-	more   bool // the last status was a continuation ("+ ...")
+	more   bool   // the last status was a continuation ("+ ...")
+	behind []byte // commands of ours that go out with the library's next one
 	err    error
 }
 
 // Write marks that an answer is to come; go-pop3 sends a command in one Write.
 func (w *wire) Write(p []byte) (int, error) {
 	w.status = true
-	return w.Conn.Write(p)
+	if len(w.behind) == 0 {
+		return w.Conn.Write(p)
+	}
+	n, err := w.Conn.Write(append(p[:len(p):len(p)], w.behind...))
+	w.behind = nil
+	return min(n, len(p)), err
 }
 
 // Read hands a status line on in the spelling that the library knows.
@@ -197,7 +203,12 @@ func (s *Source) open(ctx context.Context) (*session, error) {
 	conn.Redact(s.cfg.Credentials.Redact)
 	release := conn.Bind(ctx)
 	ss := &session{conn: conn, wire: &wire{Conn: conn, status: true}, rd: newReader(conn), scratch: make([]byte, 32<<10), read: make(map[uint32]bool)}
+	op := "log in at " + s.cfg.Server.Addr()
 	err = s.begin(ctx, ss)
+	if err == nil && ss.caps.pipelining {
+		op = "list messages"
+		err = s.answer(ss, uidlCommand(ss.list)) // stat has asked
+	}
 	if !release() && err == nil {
 		err = context.Cause(ctx)
 	}
@@ -207,7 +218,7 @@ func (s *Source) open(ctx context.Context) (*session, error) {
 	}
 	if err != nil {
 		conn.Close()
-		return nil, s.name(conn.Fail("log in at "+s.cfg.Server.Addr(), err))
+		return nil, s.name(conn.Fail(op, err))
 	}
 	ss.began = time.Now()
 	return ss, nil
@@ -384,7 +395,12 @@ func encodeSASL(b []byte) string {
 	return base64.StdEncoding.EncodeToString(b)
 }
 
+// stat asks for STAT and, where the server pipelines, for UIDL in the same round
+// trip: every session needs both.
 func (s *Source) stat(ss *session) error {
+	if ss.caps.pipelining {
+		ss.wire.behind = []byte("UIDL\r\n")
+	}
 	r, text, err := ss.command(false, "STAT")
 	if err != nil {
 		return err
@@ -415,8 +431,7 @@ func (s *Source) ask(ss *session, uidl, sizes bool) error {
 	var cmds []listingCommand
 	if l := ss.list; l.count > 0 {
 		if uidl && l.ends == nil {
-			p := newUIDLParser(l)
-			cmds = append(cmds, listingCommand{"UIDL", p.line, p.finish, func() { l.ends = make([]uint32, l.count) }})
+			cmds = append(cmds, uidlCommand(l))
 		}
 		if sizes && l.sizes == nil {
 			p := newListParser(l)
@@ -444,6 +459,11 @@ type listingCommand struct {
 	lacks  func() // the server does not know the command
 }
 
+func uidlCommand(l *listing) listingCommand {
+	p := newUIDLParser(l)
+	return listingCommand{"UIDL", p.line, p.finish, func() { l.ends = make([]uint32, l.count) }}
+}
+
 func (s *Source) askAll(ss *session, cmds []listingCommand) error {
 	var out []byte
 	for _, c := range cmds {
@@ -456,22 +476,30 @@ func (s *Source) askAll(ss *session, cmds []listingCommand) error {
 		return err
 	}
 	for _, c := range cmds {
-		r, err := ss.status()
-		if err != nil {
+		if err := s.answer(ss, c); err != nil {
 			return err
 		}
-		if !r.ok {
-			if kind, _ := r.classify(mail.KindOther); kind == mail.KindTemporary {
-				return s.refused(c.name, r, mail.KindTemporary)
-			}
-			c.lacks()
-			continue
-		}
-		if err := ss.lines(c.line); err != nil {
-			return err
-		}
-		c.finish()
 	}
+	return nil
+}
+
+// answer takes the answer to a command that was sent.
+func (s *Source) answer(ss *session, c listingCommand) error {
+	r, err := ss.status()
+	if err != nil {
+		return err
+	}
+	if !r.ok {
+		if kind, _ := r.classify(mail.KindOther); kind == mail.KindTemporary {
+			return s.refused(c.name, r, mail.KindTemporary)
+		}
+		c.lacks()
+		return nil
+	}
+	if err := ss.lines(c.line); err != nil {
+		return err
+	}
+	c.finish()
 	return nil
 }
 

@@ -339,6 +339,11 @@ func (s *Source) Close() error {
 	if err := ss.lend(); err != nil {
 		return nil // out of step: closing without QUIT loses nothing
 	}
+	if len(ss.read) == 0 {
+		// Nothing was read and nothing marked, so the answer tells nothing.
+		_, _ = ss.conn.Write([]byte("QUIT\r\n"))
+		return nil
+	}
 	err := ss.lib.Quit()
 	if err != nil && !ss.wire.status && ss.wire.err == nil {
 		return s.refused("QUIT", ss.wire.last, mail.KindOther)
