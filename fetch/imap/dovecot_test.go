@@ -55,15 +55,19 @@ type collector struct {
 	mu  sync.Mutex
 	all map[string]got
 	dup []string
+	cut int // deliveries whose reader failed
 }
 
 func (c *collector) deliver(in mail.Info, r io.Reader, err error) error {
 	g := got{in: in, err: err}
-	if err == nil {
-		g.octets, g.err = io.ReadAll(r)
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err == nil {
+		if g.octets, err = io.ReadAll(r); err != nil {
+			c.cut++
+			return nil // as mail.Deliver says: not received
+		}
+	}
 	if c.all == nil {
 		c.all = make(map[string]got)
 	}

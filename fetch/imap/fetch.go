@@ -108,7 +108,7 @@ type want struct {
 	meta  imapconn.Fetch // what came without octets
 	done  bool
 	tries int
-	cuts  int            // how often its octets ended in the middle
+	cuts  int             // how often its octets ended in the middle
 	words imapconn.Result // the server's last refusal
 	nodat bool            // the server answered without octets
 }

@@ -387,6 +387,64 @@ func TestLarge(t *testing.T) {
 	}
 }
 
+// A large message whose connection ends in the middle is asked for again, a few
+// times; then it is named, and the others come.
+func TestLargeCut(t *testing.T) {
+	msgs := three()
+	msgs[1].Octets = "Subject: big\r\n\r\n" + strings.Repeat("0123456789\r\n", 60_000)
+	short := strings.Replace(line(2, msgs[1]), "{", "{1", 1)
+	for name, tc := range map[string]struct {
+		answer string // instead of the large message
+		times  int    // on the first connections
+		lost   bool   // it never comes
+	}{
+		"in the octets":     {answer: line(2, msgs[1])[:500_000], times: 1},
+		"at their end":      {answer: strings.TrimSuffix(line(2, msgs[1]), ")\r\n"), times: 2},
+		"announced shorter": {answer: strings.Replace(line(2, msgs[1]), fmt.Sprintf("BODY[] {%d}", len(msgs[1].Octets)), "BODY[] {400000}", 1), times: 1},
+		"announced longer":  {answer: short, times: 1},
+		"always":            {answer: line(2, msgs[1])[:400_000], times: 1000, lost: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := &testserver.IMAP{Messages: msgs}
+			srv.Answer = func(c *testserver.IMAPConn, cmd string) bool {
+				words := strings.Fields(cmd)
+				if !strings.Contains(cmd, "BODY.PEEK[]") || c.No >= tc.times {
+					return false
+				}
+				for i, m := range msgs {
+					switch {
+					case words[0] == "UID" && !testserver.InSet(words[2], m.UID), words[0] == "FETCH" && words[1] != fmt.Sprint(i+1):
+					case i == 1:
+						c.Send(tc.answer)
+						c.Close()
+						return true
+					default:
+						c.Send(line(i+1, m))
+					}
+				}
+				c.OK("done")
+				return true
+			}
+			c, err := fetched(t, serve(t, srv))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tc.lost {
+				if g := c.all["4"]; mail.KindOf(g.err) != mail.KindPartial || c.cut < 2 || c.cut > 6 {
+					t.Errorf("%d octets, %v, after %d cuts", len(g.octets), g.err, c.cut)
+				}
+				delete(c.all, "4")
+				complete(t, c, []testserver.IMAPMessage{msgs[0], msgs[2]})
+				return
+			}
+			complete(t, c, msgs)
+			if c.cut != tc.times {
+				t.Errorf("delivered %d times in vain, want %d", c.cut, tc.times)
+			}
+		})
+	}
+}
+
 func TestListing(t *testing.T) {
 	meta := func(i int) string { return three()[i].Meta() }
 	all := func(c *testserver.IMAPConn, seqs ...int) {
