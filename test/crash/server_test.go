@@ -36,8 +36,13 @@ type server struct {
 
 	mu        sync.Mutex
 	delivered func(m message, mailbox string) // after a message was taken
+	asked     int                             // messages that were asked for
+	given     int                             // and taken without an error
 	abandoned bool
 }
+
+// concluded tells whether every message asked for was taken.
+func (s *server) concluded() bool { return s.asked == s.given }
 
 // The mailboxes, the last one with a name that no file system likes.
 const (
@@ -176,14 +181,22 @@ func (s *server) each(ctx context.Context, mb mail.Mailbox, wants []mail.Want, d
 			i = s.find(mb.Name, w)
 		}
 		m := s.boxes[mb.Name][i]
+		s.count(&s.asked)
 		if err := deliver(s.info(mb.Name, i), strings.NewReader(octets(m)), nil); err != nil {
 			return err
 		}
+		s.count(&s.given)
 		if s.delivered != nil {
 			s.delivered(m, mb.Name)
 		}
 	}
 	return nil
+}
+
+func (s *server) count(n *int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	*n++
 }
 
 func (s *server) Fetch(ctx context.Context, mb mail.Mailbox, wants []mail.Want, deliver mail.Deliver) error {
