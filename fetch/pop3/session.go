@@ -203,11 +203,11 @@ func (s *Source) open(ctx context.Context) (*session, error) {
 	conn.Redact(s.cfg.Credentials.Redact)
 	release := conn.Bind(ctx)
 	ss := &session{conn: conn, wire: &wire{Conn: conn, status: true}, rd: newReader(conn), scratch: make([]byte, 32<<10), read: make(map[uint32]bool)}
-	op := "log in at " + s.cfg.Server.Addr()
 	err = s.begin(ctx, ss)
-	if err == nil && ss.caps.pipelining {
-		op = "list messages"
-		err = s.answer(ss, uidlCommand(ss.list)) // stat has asked
+	if err == nil && ss.caps.pipelining { // stat has asked
+		if err = s.answer(ss, uidlCommand(ss.list)); err != nil {
+			err = ss.failed("list messages", err)
+		}
 	}
 	if !release() && err == nil {
 		err = context.Cause(ctx)
@@ -218,7 +218,7 @@ func (s *Source) open(ctx context.Context) (*session, error) {
 	}
 	if err != nil {
 		conn.Close()
-		return nil, s.name(conn.Fail(op, err))
+		return nil, s.name(conn.Fail("log in at "+s.cfg.Server.Addr(), err))
 	}
 	ss.began = time.Now()
 	return ss, nil
