@@ -30,6 +30,7 @@ type backupFlags struct {
 	fresh       bool // --new
 	merge       bool
 	dryRun      bool
+	free        freeFlags
 }
 
 func newBackup(a *app) *cobra.Command {
@@ -40,6 +41,11 @@ func newBackup(a *app) *cobra.Command {
 		Long: `backup copies the messages that the archive does not have yet, and nothing else:
 nothing is changed at the server, no message is marked as read. A run may be
 stopped or cut off at any point; the same command run again goes on.
+
+With --delete it then frees the server of every selected message that this archive
+proves to hold (read back, and asked about again), those of earlier runs too, except
+flagged mail, and without asking: see mailhaul clean --help for how, and mailhaul
+undo for the way back.
 
 SOURCE is imaps://USER@HOST or pop3s://USER@HOST (imap:// and pop3:// ask for
 STARTTLS and STLS). ARCHIVE is a directory; it is made as Maildir, or as mbox if
@@ -55,6 +61,7 @@ the topmost Received line).`,
   mailhaul backup pop3s://ada@mail.example.net mbox:~/Mail --password-file ~/.mail-password
   mailhaul backup imaps://ada@example.org ~/Mail --mailbox INBOX --mailbox 'Archive/**' --newer-than 1y
   mailhaul backup imaps://ada@example.org ~/Mail -q --max-time 50m    # from cron
+  mailhaul backup pop3s://ada@mail.example.net ~/Mail --delete --keep 30d
   mailhaul backup imaps://ada@example.org ~/Mail --dry-run`,
 		Args: arguments(2, 2, "a SOURCE and an ARCHIVE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -73,6 +80,7 @@ the topmost Received line).`,
 	f.BoolVar(&o.fresh, "new", false, "begin a new archive where one was remembered and is gone")
 	f.BoolVar(&o.merge, "merge", false, "let another user's mail into this archive")
 	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "say what would be copied, and change nothing")
+	o.free.register(cmd)
 	return cmd
 }
 
@@ -104,6 +112,9 @@ func (a *app) backupInto(ctx context.Context, source, archive string, o backupFl
 	}
 	if o.connections < 1 || o.connections > 50 {
 		return usage("write a number from 1 to 50", "--connections %d makes no sense", o.connections)
+	}
+	if err := o.free.check(); err != nil {
+		return err
 	}
 	dest, err := archivePlace(archive, o.format)
 	if err != nil {
@@ -151,8 +162,9 @@ func (a *app) copyInto(ctx context.Context, opts fetch.Options, dest place.Archi
 			return err
 		}
 	}
+	var v *vault.Vault
 	if !missing || !o.dryRun {
-		v, err := a.openVault(ctx, dest, vault.Options{Create: true, New: o.fresh, ReadOnly: o.dryRun, Notify: run.Notify})
+		v, err = a.openVault(ctx, dest, vault.Options{Create: true, New: o.fresh, ReadOnly: o.dryRun, Notify: run.Notify})
 		if err != nil {
 			return err
 		}
@@ -163,7 +175,7 @@ func (a *app) copyInto(ctx context.Context, opts fetch.Options, dest place.Archi
 		opts.Archive, opts.Ledger = v.Archive, v.Ledger
 		s.Archive = v.Path()
 	}
-	res, err := fetch.Run(ctx, opts)
+	res, err := a.fetchAndFree(ctx, opts, o.free, v, s)
 	end()
 	c := res.Counts
 	s.Listed, s.Archived, s.Adopted, s.Skipped = &c.Listed, &c.Archived, &c.Adopted, &c.Skipped

@@ -142,3 +142,34 @@ func (u *UI) Cleaned(label string, c Cleaned) {
 		u.Note("the space comes back when the trash is emptied")
 	}
 }
+
+// Freed is what backup --delete did at the server.
+type Freed struct {
+	Type    string           `json:"type"` // always "freed"
+	Mode    string           `json:"mode,omitempty"`
+	DryRun  bool             `json:"dry_run,omitempty"`
+	Deleted int64            `json:"deleted"`
+	Octets  int64            `json:"octets"`
+	Stayed  map[string]int64 `json:"stayed,omitempty"` // of what the rule selects, and why
+}
+
+// Freed prints it: an object with JSON, else a line unless quiet.
+func (u *UI) Freed(label string, f Freed) {
+	f.Type = "freed"
+	if u.opt.JSON {
+		u.Object(f)
+		return
+	}
+	word := "freed at the server"
+	switch {
+	case f.DryRun:
+		word = "can be freed at the server"
+	case f.Mode == "trash":
+		word = "moved to the server's trash"
+	}
+	line := fmt.Sprintf("%s: %s %s", label, Octets(f.Octets), word)
+	if len(f.Stayed) > 0 {
+		line += "; stayed: " + Reasons(f.Stayed)
+	}
+	u.Note("%s", line)
+}

@@ -107,3 +107,49 @@ func TestCleanByAge(t *testing.T) {
 		}
 	})
 }
+
+// backup --delete frees the server of what the archive proves, that of earlier
+// runs too, but for flagged mail and what is younger than --keep.
+func TestBackupDelete(t *testing.T) {
+	forAll(t, "bd", func(t *testing.T, s *dovecot.Server, h *host, scheme, user, archive string) {
+		msgs := aged(30, 0)
+		msgs[25].Flags = []string{`\Flagged`}
+		load(t, s, user, "INBOX", msgs[:20]...)
+		source := place(scheme, s, user)
+		h.complete(source, archive)
+		load(t, s, user, "INBOX", msgs[20:]...)
+		want := wanted(t, s, user, "INBOX")
+
+		h.must(64, "backup", source, archive, "--keep", "10d")
+		h.must(64, "backup", source, archive, "--max-delete", "1")
+		if sum := h.complete(source, archive, "--delete", "--keep", "10d", "--dry-run"); sum.Deleted != 11 {
+			t.Errorf("%+v", sum)
+		}
+		if _, r := h.backup(source, archive, "--delete", "--keep", "10d", "--max-delete", "5"); r.code != 1 {
+			t.Errorf("above the ceiling: %v", r)
+		}
+		count(t, s, user, "INBOX", 30)
+		flagged := 1
+		if scheme == "pop3s" {
+			flagged = 0 // POP3 knows no flags
+		}
+		sum := h.complete(source, archive, "--delete", "--keep", "10d")
+		if sum.Deleted != int64(21-flagged) || sum.Archived != 0 {
+			t.Errorf("%+v", sum)
+		}
+		count(t, s, user, "INBOX", 9+flagged)
+		dir := strings.SplitN(archive, ":", 2)[1]
+		same(t, "INBOX", want, held(t, strings.SplitN(archive, ":", 2)[0], dir, "INBOX"))
+		h.must(0, "verify", dir)
+
+		// The next night: one new message comes, nothing else does anything.
+		load(t, s, user, "INBOX", aged(1, 100)...)
+		if sum := h.complete(source, archive, "--delete", "--keep", "10d"); sum.Deleted != 1 || sum.Archived != 1 {
+			t.Errorf("%+v", sum)
+		}
+		if r := h.must(0, "backup", "-q", source, archive, "--delete", "--keep", "10d"); r.stdout+r.stderr != "" {
+			t.Errorf("not silent: %v", r)
+		}
+		count(t, s, user, "INBOX", 9+flagged)
+	})
+}
