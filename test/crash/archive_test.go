@@ -1,17 +1,12 @@
 package crash
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
-	"slices"
-	"strings"
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
@@ -23,9 +18,8 @@ import (
 	"mailhaul/internal/durable"
 	"mailhaul/internal/vault"
 	"mailhaul/mail"
+	"mailhaul/test/rig"
 )
-
-var formats = []string{"maildir", "mbox"}
 
 var drivers = map[string]vault.Constructor{
 	"maildir": func(fsys durable.FS, a archive.Anchors) (archive.Archive, error) {
@@ -85,39 +79,21 @@ func (p place) backup(s *server, r run) (res fetch.Result, err error) {
 	})
 }
 
-// copies counts messages: by mailbox and digest, in a Maildir with the flags.
-type copies map[string]int
-
-// key names a message. Flags lie where they can be looked at from outside only in
-// a Maildir.
-func (p place) key(mailbox string, octets []byte, flags string) string {
+// message names a message as it lies in an archive. Flags can be looked at from
+// outside only in a Maildir.
+func (p place) message(mailbox string, m message) rig.Message {
 	name, _ := archive.Path(mailbox)
+	flags := letters(m.flags)
 	if p.format == "mbox" {
 		flags = ""
 	}
-	return fmt.Sprintf("%s %s %s", name, digestOf(octets), flags)
-}
-
-func digestOf(octets []byte) mail.Digest {
-	s, err := mail.SumCanonical(bytes.NewReader(octets))
-	if err != nil {
-		panic(err)
-	}
-	return s.Digest
-}
-
-func canonical(wire string) []byte {
-	b := []byte(strings.ReplaceAll(wire, "\r\n", "\n"))
-	if len(b) > 0 && b[len(b)-1] != '\n' {
-		b = append(b, '\n')
-	}
-	return b
+	return rig.Message{Mailbox: name, Digest: rig.Digest(rig.Canonical([]byte(m.wire))), Flags: flags}
 }
 
 // letters are the flags of a Maildir file.
 func letters(f mail.Flags) (s string) {
 	for _, l := range []struct{ flag, letter string }{{mail.Flagged, "F"}, {mail.Answered, "R"}, {mail.Seen, "S"}} {
-		if slices.Contains(strings.Fields(string(f)), l.flag) {
+		if f.Has(l.flag) {
 			s += l.letter
 		}
 	}
@@ -125,81 +101,20 @@ func letters(f mail.Flags) (s string) {
 }
 
 // wanted is what an archive of the server holds, besides more.
-func (p place) wanted(s *server, more ...message) copies {
-	c := copies{}
+func (p place) wanted(s *server, more ...message) rig.Multiset {
+	c := rig.Multiset{}
 	for box, list := range s.boxes {
 		for _, m := range list {
-			c[p.key(box, canonical(m.wire), letters(m.flags))]++
+			c[p.message(box, m)]++
 		}
 	}
 	for _, m := range more {
-		c[p.key(inbox, canonical(m.wire), letters(m.flags))]++
+		c[p.message(inbox, m)]++
 	}
 	return c
 }
 
-// held reads an archive without mailhaul's help. What does not belong into an
-// archive at rest is an error, besides the copies.
-func (p place) held() (copies, error) {
-	c := copies{}
-	var strange []error
-	err := filepath.WalkDir(p.archive(), func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			if d != nil && d.Name() == vault.Dir {
-				return fs.SkipDir
-			}
-			return err
-		}
-		name, err := filepath.Rel(p.archive(), path)
-		if err != nil {
-			return err
-		}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		dir := filepath.ToSlash(filepath.Dir(name))
-		switch {
-		case p.format == "maildir" && strings.HasSuffix(dir, "/cur"):
-			_, flags, _ := strings.Cut(filepath.Base(name), ":2,")
-			c[fmt.Sprintf("%s %s %s", strings.TrimSuffix(dir, "/cur"), digestOf(b), flags)]++
-		case p.format == "mbox" && strings.HasSuffix(name, ".mbox"):
-			if err := addMbox(c, strings.TrimSuffix(filepath.ToSlash(name), ".mbox"), b); err != nil {
-				strange = append(strange, err)
-			}
-		default:
-			strange = append(strange, fmt.Errorf("%s does not belong there", name))
-		}
-		return nil
-	})
-	return c, errors.Join(append(strange, err)...)
-}
-
-var (
-	beginning = regexp.MustCompile(`^From \S+ \w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}\nStatus:.*\nX-Status:.*\nX-Keywords:.*\n`)
-	quoted    = regexp.MustCompile(`(?m)^>(>*From )`)
-)
-
-// addMbox reads an mbox as docs/formats.md describes it.
-func addMbox(c copies, mailbox string, b []byte) error {
-	for len(b) > 0 {
-		head := beginning.Find(b)
-		if head == nil {
-			return fmt.Errorf("%s.mbox: %.80q begins no message", mailbox, b)
-		}
-		end := bytes.Index(b[len(head)-1:], []byte("\nFrom "))
-		if end < 0 {
-			end = len(b) - len(head)
-		}
-		body, ok := bytes.CutSuffix(b[len(head):len(head)+end], []byte("\n"))
-		if !ok {
-			return fmt.Errorf("%s.mbox: a message does not end in an empty line", mailbox)
-		}
-		c[fmt.Sprintf("%s %s ", mailbox, digestOf(quoted.ReplaceAll(body, []byte("$1"))))]++
-		b = b[len(head)+end:]
-	}
-	return nil
-}
+func (p place) held() (rig.Multiset, error) { return rig.Held(p.format, p.archive()) }
 
 // verify reads everything on record back.
 func (p place) verify() error {
@@ -215,31 +130,6 @@ func (p place) verify() error {
 		err = errors.Join(all...)
 	}
 	return errors.Join(err, v.Close())
-}
-
-// tree is every file: octets and mtime.
-func (p place) tree() (map[string]string, error) {
-	all := map[string]string{}
-	err := filepath.WalkDir(p.root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		st, err := d.Info()
-		if err != nil {
-			return err
-		}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		mtime := st.ModTime().UnixNano()
-		if strings.Contains(path, vault.Dir) {
-			mtime = 0 // the octets of the ledger count
-		}
-		all[path] = fmt.Sprintf("%d %d %s", len(b), mtime, digestOf(b))
-		return nil
-	})
-	return all, err
 }
 
 // complete runs the backup again, now undisturbed: each message is there exactly
@@ -263,7 +153,7 @@ func (p place) complete(t *testing.T, s *server, when string, more ...message) b
 	if err := p.verify(); err != nil {
 		return fail("verify", err)
 	}
-	before, err := p.tree()
+	before, err := rig.Tree(p.root)
 	if err != nil {
 		return fail("after the next run", err)
 	}
@@ -274,7 +164,7 @@ func (p place) complete(t *testing.T, s *server, when string, more ...message) b
 	if err != nil || res.Archived+res.Failed > 0 {
 		return fail("once more", fmt.Sprintf("%+v %v", res.Counts, err))
 	}
-	after, err := p.tree()
+	after, err := rig.Tree(p.root)
 	if err != nil {
 		return fail("once more", err)
 	}
@@ -307,13 +197,5 @@ func copyTree(to, from string) error {
 			return err
 		}
 		return errors.Join(os.WriteFile(target, b, 0o600), os.Chtimes(target, st.ModTime(), st.ModTime()))
-	})
-}
-
-// has tells whether the archive holds the octets in the mailbox, with any flags.
-func (c copies) has(mailbox string, d mail.Digest) bool {
-	name, _ := archive.Path(mailbox)
-	return slices.ContainsFunc(slices.Collect(maps.Keys(c)), func(k string) bool {
-		return strings.HasPrefix(k, fmt.Sprintf("%s %s ", name, d))
 	})
 }

@@ -7,12 +7,13 @@ import (
 
 	"mailhaul/internal/durable"
 	"mailhaul/internal/faultfs"
+	"mailhaul/test/rig"
 )
 
 // Where reading a message uses it up, each is durable before the next is asked
 // for: the power may fail at any moment.
 func TestConsumedMessageIsDurable(t *testing.T) {
-	for _, format := range formats {
+	for _, format := range rig.Formats {
 		t.Run(format, func(t *testing.T) {
 			dir := memoryDir(t)
 			p := place{filepath.Join(dir, "run"), format}
@@ -28,7 +29,8 @@ func TestConsumedMessageIsDurable(t *testing.T) {
 				if err := m.reboot(to, faultfs.LoseAll); err != nil {
 					t.Error(err)
 				}
-				if got, _ := to.held(); !got.has(mailbox, digestOf(canonical(msg.wire))) {
+				want := to.message(mailbox, msg)
+				if got, _ := to.held(); !got.Has(want.Mailbox, want.Digest) {
 					t.Errorf("%s %s is used up and would not survive", mailbox, msg.uid)
 				}
 			}
@@ -45,7 +47,7 @@ func TestConsumedMessageIsDurable(t *testing.T) {
 // Where it uses it up and the disk is full, the session is given up, so that the
 // server keeps what was not stored.
 func TestFullDiskAbandonsTheSession(t *testing.T) {
-	for _, format := range formats {
+	for _, format := range rig.Formats {
 		t.Run(format, func(t *testing.T) {
 			tried := 0
 			for n := 1; n < 400; n += 13 {

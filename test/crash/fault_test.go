@@ -6,9 +6,11 @@ import (
 	"syscall"
 	"testing"
 
+	"mailhaul/archive"
 	"mailhaul/internal/durable"
 	"mailhaul/internal/faultfs"
 	"mailhaul/mail"
+	"mailhaul/test/rig"
 )
 
 // reported gathers what a run has put on record.
@@ -30,11 +32,12 @@ func (r *reported) note(mailbox string, d mail.Digest) {
 }
 
 // missing returns how many of them are not held.
-func (r *reported) missing(c copies) (n int) {
+func (r *reported) missing(c rig.Multiset) (n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, m := range r.list {
-		if !c.has(m.mailbox, m.digest) {
+		name, _ := archive.Path(m.mailbox)
+		if !c.Has(name, m.digest.String()) {
 			n++
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"mailhaul/internal/durable"
 	"mailhaul/internal/faultfs"
 	"mailhaul/mail"
+	"mailhaul/test/rig"
 )
 
 // order is what a child process is to do: one backup, and to kill itself at one
@@ -164,7 +165,7 @@ func TestKilledAtEveryLedgerStep(t *testing.T) {
 
 // A server that gives no usable UIDs: only octets tell what the archive has.
 func TestKilledWithoutUIDs(t *testing.T) {
-	for _, format := range formats {
+	for _, format := range rig.Formats {
 		t.Run(format, func(t *testing.T) {
 			t.Parallel()
 			p := place{memoryDir(t), format}

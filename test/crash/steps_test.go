@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"mailhaul/internal/vault"
+	"mailhaul/test/rig"
 )
 
 // stepLimit is far above the operations of one run: reaching it means that a run
@@ -74,7 +75,7 @@ var starts = []start{
 // everyStart calls f for each format and start, with a function that makes a fresh
 // copy of the start.
 func everyStart(t *testing.T, f func(t *testing.T, st start, fresh func(t *testing.T) place)) {
-	for _, format := range formats {
+	for _, format := range rig.Formats {
 		for _, st := range starts {
 			t.Run(format+"-"+st.name, func(t *testing.T) {
 				t.Parallel()
