@@ -552,3 +552,39 @@ func TestManyMailboxesAtOnce(t *testing.T) {
 	}
 	w.sum(res)
 }
+
+// A mailbox that vanished stays as it is; when it is back, nothing is added.
+// Under a new name it is a new mailbox.
+func TestMailboxVanishes(t *testing.T) {
+	w := newWorld(t)
+	w.put("1", message("a"))
+	w.put("2", message("b"))
+	w.run()
+	list := w.source.messages["INBOX"]
+	delete(w.source.messages, "INBOX")
+	w.source.messages["Renamed"], w.source.validity["Renamed"] = list, 9
+	w.want(w.run(), 2, 0, 0, 0, 2)
+	if n := len(w.archive.durable["Renamed"]); n != 2 {
+		t.Errorf("%d messages under the new name", n)
+	}
+	w.source.messages["INBOX"] = list
+	w.want(w.run(), 0, 0, 4, 0, 2)
+}
+
+// Two users in one archive: each has claims of its own on what both have.
+func TestTwoAccountsInOneArchive(t *testing.T) {
+	w := newWorld(t)
+	w.put("1", message("to both"))
+	w.put("2", message("to ada"))
+	w.run()
+	adas := w.source
+	w.source = newSource("imap:bob@example.org@imap.example.org")
+	w.source.validity["INBOX"] = 3
+	w.put("1", message("to both"))
+	w.put("2", message("to bob"))
+	w.want(w.run(), 1, 1, 0, 0, 3)
+	w.source.messages["INBOX"] = nil // bob deletes all of his
+	w.want(w.run(), 0, 0, 0, 0, 3)
+	w.source = adas
+	w.want(w.run(), 0, 0, 2, 0, 3)
+}
