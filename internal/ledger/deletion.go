@@ -177,3 +177,19 @@ func (l *Ledger) deletions(ctx context.Context, where string, args []any, yield 
 		after = page[len(page)-1].ID
 	}
 }
+
+// Undone records that messages deleted by us are at the server again, under other
+// claims: there is nothing left to undo.
+func (l *Ledger) Undone(ctx context.Context, deletions []int64) error {
+	if len(deletions) == 0 {
+		return nil
+	}
+	return l.write(context.WithoutCancel(ctx), "record what was put back", func() error {
+		for _, id := range deletions {
+			if err := l.db.exec("UPDATE deletion SET state = ? WHERE id = ? AND state IN (0, 1)", int64(stateUndone), id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -152,4 +153,137 @@ func TestBackupDelete(t *testing.T) {
 		}
 		count(t, s, user, "INBOX", 9+flagged)
 	})
+}
+
+// undo puts back what was deleted, once, with flags, keywords and dates; the next
+// backup adds nothing, and a later clean may delete it again.
+func TestUndo(t *testing.T) {
+	s := server(t)
+	for _, mode := range []string{"expunge", "trash"} {
+		for _, format := range formats {
+			t.Run(mode+"-"+format, func(t *testing.T) {
+				t.Parallel()
+				h := newHost(t, s)
+				archive := filepath.Join(h.home, "archive")
+				user := "undo-" + mode + "-" + format
+				msgs := aged(12, 0)
+				msgs[3].Flags = []string{`\Seen`, `\Answered`, "$Forwarded"}
+				msgs[4].Flags = []string{"work"}
+				load(t, s, user, "INBOX", msgs...)
+				load(t, s, user, "Lists/go", aged(6, 50)...)
+				load(t, s, user, "Trash")
+				source := place("imaps", s, user)
+				h.complete(source, archive, "--format", format)
+				before := map[string]map[string]string{"INBOX": content(t, s, user, "INBOX"), "Lists/go": content(t, s, user, "Lists/go")}
+				args := []string{"--older-than", "0d", "--yes", "--max-delete", "100%"}
+				if mode == "trash" {
+					args = append(args, "--trash")
+				}
+				if c := h.clean(0, source, archive, args...); c.Deleted != 18 || c.Mode != mode {
+					t.Fatalf("%+v", c)
+				}
+				count(t, s, user, "INBOX", 0)
+				if mode == "trash" {
+					count(t, s, user, "Trash", 18)
+					if err := s.Expunge(user, "Trash", "1:5"); err != nil { // somebody empties a part of it
+						t.Fatal(err)
+					}
+				}
+				h.must(0, "undo", archive, source, "--dry-run")
+				count(t, s, user, "INBOX", 0)
+				if u := h.undo(archive, source); u.Listed != 18 || u.Failed+u.Skipped != 0 || (mode == "trash") != (u.Adopted == 13) {
+					t.Errorf("%+v", u)
+				}
+				for mailbox, want := range before {
+					got := content(t, s, user, mailbox)
+					if len(got) != len(want) {
+						t.Errorf("%s: %d messages, want %d", mailbox, len(got), len(want))
+					}
+					for octets, meta := range want {
+						if got[octets] != meta {
+							t.Errorf("%s: %q, want %q", mailbox, got[octets], meta)
+						}
+					}
+				}
+				if mode == "trash" {
+					count(t, s, user, "Trash", 0)
+				}
+				// Nothing is left to undo, and nothing is new.
+				if u := h.undo(archive, source); u.Listed != 0 {
+					t.Errorf("again: %+v", u)
+				}
+				if sum := h.complete(source, archive); sum.Archived+sum.Adopted != 0 || sum.Listed != 18 {
+					t.Errorf("backup: %+v", sum)
+				}
+				if c := h.clean(0, source, archive, "--older-than", "4d", "--yes", "--max-delete", "100%"); c.Deleted != 15 {
+					t.Errorf("clean after undo: %+v", c)
+				}
+				count(t, s, user, "INBOX", 3)
+				if u := h.undo(archive, source); u.Listed != 15 {
+					t.Errorf("undo again: %+v", u)
+				}
+				h.must(0, "verify", archive)
+			})
+		}
+	}
+}
+
+// undone is what undo counts; they add up.
+type undone struct{ Listed, Uploaded, Adopted, Skipped, Failed int64 }
+
+func (h *host) undo(archive, source string, more ...string) undone {
+	h.t.Helper()
+	r := h.must(0, append([]string{"undo", "--json", archive, source}, more...)...)
+	lines := strings.Split(strings.TrimSpace(r.stdout), "\n")
+	var u undone
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &u); err != nil || u.Listed != u.Uploaded+u.Adopted+u.Skipped+u.Failed {
+		h.t.Errorf("the sum does not add up (%v): %v", err, r)
+	}
+	return u
+}
+
+// content is flags and date of the messages of a mailbox, by their octets.
+func content(t *testing.T, s *dovecot.Server, user, mailbox string) map[string]string {
+	t.Helper()
+	msgs, err := s.Messages(user, mailbox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make(map[string]string)
+	for _, m := range msgs {
+		slices.Sort(m.Flags)
+		if _, twice := all[string(m.Octets)]; twice {
+			t.Errorf("%s of %s: a message is there twice", mailbox, user)
+		}
+		all[string(m.Octets)] = fmt.Sprint(m.Flags, m.Date.UTC())
+	}
+	return all
+}
+
+// What was deleted over POP3 comes back over IMAP; over POP3 undo explains.
+func TestUndoOfPOP3(t *testing.T) {
+	s := server(t)
+	h := newHost(t, s)
+	archive := filepath.Join(h.home, "archive")
+	load(t, s, "undopop", "INBOX", aged(5, 0)...)
+	before := content(t, s, "undopop", "INBOX")
+	h.complete(place("pop3s", s, "undopop"), archive, "--delete")
+	count(t, s, "undopop", "INBOX", 0)
+	if r := h.must(69, "undo", archive, place("pop3s", s, "undopop")); !strings.Contains(r.stderr, "imaps://") || !strings.Contains(r.stderr, "upload") {
+		t.Errorf("it does not explain: %v", r)
+	}
+	h.must(0, "undo", archive, place("imaps", s, "undopop"))
+	after := content(t, s, "undopop", "INBOX")
+	for octets := range before {
+		if _, there := after[octets]; !there {
+			t.Errorf("not back: %q", octets)
+		}
+	}
+	if u := h.undo(archive, place("imaps", s, "undopop")); u.Listed != 0 {
+		t.Errorf("again: %+v", u)
+	}
+	if sum := h.complete(place("pop3s", s, "undopop"), archive); sum.Archived != 0 {
+		t.Errorf("the next backup over POP3: %+v", sum)
+	}
+	count(t, s, "undopop", "INBOX", 5)
 }

@@ -1,0 +1,36 @@
+package clean
+
+import (
+	"context"
+
+	"mailhaul/mail"
+)
+
+// Settle finds out what came of deletions that an earlier run began and did not hear
+// of, by listing the mailboxes they are in. It deletes nothing.
+func Settle(ctx context.Context, src Source, ledger Ledger) error {
+	mailboxes, err := src.Mailboxes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, mb := range mailboxes {
+		open, err := ledger.OpenDeletions(ctx, src.Account(), mb.Name)
+		if err != nil {
+			return err
+		}
+		if len(open) == 0 {
+			continue
+		}
+		k := &known{open: open, listed: make(map[string]mail.Flags)}
+		for in, err := range src.List(ctx, mb) {
+			if err != nil {
+				return err
+			}
+			k.listed[claimKey(in.Ref.UIDValidity, in.Ref.UID)] = in.Flags
+		}
+		if err := k.settle(ctx, ledger); err != nil {
+			return err
+		}
+	}
+	return nil
+}
