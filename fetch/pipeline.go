@@ -46,7 +46,7 @@ type pipeline struct {
 	adoptions []mail.Adoption
 	flags     []mail.FlagChange
 	unsettled bool            // flags were set in the archive since the last commit
-	notes     map[string]note // by wantKey, of messages written and not committed
+	notes     map[string]note // by noteKey, of messages read to the end and not committed
 	written   int64           // messages written and not committed
 	unsynced  int64           // their weight in risk
 	byMailbox map[string]*Counts
@@ -209,21 +209,52 @@ func (p *pipeline) append(t *take, in mail.Info, o mail.Octets, suspicion func(m
 			return err
 		}
 	}
-	if err := p.Archive.Append(p.ctx, in, o); err != nil {
+	key := noteKey(in)
+	noting := &noting{Octets: o, note: func(sums mail.Sums) {
+		p.note(key, note{uid: t.book.newUID(in.Ref.UID, sums.Digest), suspicious: suspicion(sums)})
+	}}
+	if err := p.Archive.Append(p.ctx, in, noting); err != nil {
 		p.risk.Release(weight)
+		p.forget(key)
 		return err
 	}
-	sums := o.Sums()
-	n := note{uid: t.book.newUID(in.Ref.UID, sums.Digest), suspicious: suspicion(sums)}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.notes[noteKey(in)] = n
 	p.written++
 	p.unsynced += weight
 	if p.written >= groupCount || p.unsynced >= groupOctets {
 		p.wake()
 	}
 	return nil
+}
+
+// noting makes the note of a message when its last octet was read: a commit may
+// take the message before Append returns.
+type noting struct {
+	mail.Octets
+	note func(mail.Sums)
+	made bool
+}
+
+func (n *noting) Read(b []byte) (int, error) {
+	k, err := n.Octets.Read(b)
+	if err == io.EOF && !n.made {
+		n.made = true
+		n.note(n.Sums())
+	}
+	return k, err
+}
+
+func (p *pipeline) note(key string, n note) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.notes[key] = n
+}
+
+func (p *pipeline) forget(key string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.notes, key)
 }
 
 func noteKey(in mail.Info) string { return in.Ref.Mailbox + "\x00" + wantKey(in.Ref.UID, in.Seq) }
