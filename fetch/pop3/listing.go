@@ -152,7 +152,7 @@ func (p *uidlParser) line(b []byte) error {
 		return nil
 	}
 	rest = bytes.Trim(rest, " ")
-	if !usableUIDL(rest) || len(p.data)+len(rest) > 1<<31 {
+	if !usableUIDL(rest) || len(p.data)+len(rest) > 1<<31-1 {
 		p.odd = true
 		p.spans[seq-1] = span{1, 0}
 		return nil
