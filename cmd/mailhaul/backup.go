@@ -139,7 +139,7 @@ func (a *app) backupInto(ctx context.Context, source, archive string, o backupFl
 
 // copyFrom connects the two sides.
 func (a *app) copyFrom(ctx context.Context, server dial.Server, c auth.Credentials, dest place.Archive, selection mail.Selection, o backupFlags, s *ui.Summary) (err error) {
-	src, err := openSource(server, c, o.connections)
+	src, err := a.openSource(server, c, o.connections)
 	if err != nil {
 		return err
 	}

@@ -224,7 +224,7 @@ func (a *app) cleanFrom(ctx context.Context, source, archive string, o cleanFlag
 	if err != nil {
 		return err
 	}
-	src, err := openSource(ac.server, credentials, defaultConnections)
+	src, err := a.openSource(ac.server, credentials, defaultConnections)
 	if err != nil {
 		return err
 	}

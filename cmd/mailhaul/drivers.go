@@ -31,23 +31,30 @@ var formats = map[string]vault.Constructor{
 }
 
 // sources are the protocols. connections is how many may be open at once. Nothing
-// is connected yet.
-var sources = map[string]func(s dial.Server, c auth.Credentials, connections int) fetch.Source{
-	"imap": func(s dial.Server, c auth.Credentials, connections int) fetch.Source {
-		return imap.New(imap.Config{Server: s, Credentials: c, Connections: connections, Version: versionText()})
+// is connected yet. notify is told when they wait.
+var sources = map[string]func(s dial.Server, c auth.Credentials, connections int, notify mail.Notify) fetch.Source{
+	"imap": func(s dial.Server, c auth.Credentials, connections int, notify mail.Notify) fetch.Source {
+		return imap.New(imap.Config{Server: s, Credentials: c, Connections: connections, Notify: notify, Version: versionText()})
 	},
-	"pop3": func(s dial.Server, c auth.Credentials, _ int) fetch.Source {
-		return pop3.New(pop3.Config{Server: s, Credentials: c})
+	"pop3": func(s dial.Server, c auth.Credentials, _ int, notify mail.Notify) fetch.Source {
+		return pop3.New(pop3.Config{Server: s, Credentials: c, Notify: notify})
 	},
 }
 
 // openSource makes the driver of a server's protocol.
-func openSource(s dial.Server, c auth.Credentials, connections int) (fetch.Source, error) {
+func (a *app) openSource(s dial.Server, c auth.Credentials, connections int) (fetch.Source, error) {
 	open := sources[s.Protocol]
 	if open == nil {
 		return nil, &mail.Error{Kind: mail.KindUsage, Err: fmt.Errorf("no driver for the protocol %q", s.Protocol)}
 	}
-	return open(s, c, connections), nil
+	return open(s, c, connections, a.notify), nil
+}
+
+// notify shows an event in the run that is on, if there is one.
+func (a *app) notify(e mail.Event) {
+	if r := a.current.Load(); r != nil {
+		r.Notify(e)
+	}
 }
 
 // openDestination makes the driver of a server that messages can be added to.

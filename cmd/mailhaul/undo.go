@@ -99,7 +99,7 @@ func (a *app) undoInto(ctx context.Context, archive, source string, o undoFlags,
 	if err != nil {
 		return err
 	}
-	src, err := openSource(ac.server, credentials, defaultConnections)
+	src, err := a.openSource(ac.server, credentials, defaultConnections)
 	if err != nil {
 		return err
 	}

@@ -55,8 +55,8 @@ func (s *Source) fetch(ctx context.Context, mb mail.Mailbox, wants []mail.Want, 
 		wg.Go(func() {
 			if c := s.pool.more(ctx, mb.Raw); c != nil {
 				// What such a connection leaves undone, the first one does.
-				if j.work(ctx, c) != nil && ctx.Err() == nil {
-					s.pool.shrink()
+				if err := j.work(ctx, c); err != nil && ctx.Err() == nil && !s.heed(err) {
+					s.pool.keep()
 				}
 			}
 		})
@@ -98,6 +98,7 @@ type job struct {
 	uidValidity uint32
 	progress    int // messages settled
 	refusals    int // suspects in a row that could not be had
+	busy        int // those of them that the server was too busy for
 	err         error
 }
 
@@ -314,6 +315,8 @@ func (j *job) main(ctx context.Context) error {
 			continue
 		case isGivenUp(err):
 			return err
+		case j.s.heed(err):
+			continue
 		}
 		if j.count() > before {
 			lost, wait = 0, j.s.cfg.Pause
@@ -329,7 +332,8 @@ func (j *job) main(ctx context.Context) error {
 	return nil
 }
 
-// work fetches over one connection until nothing is left or the connection is lost.
+// work fetches over one connection until nothing is left, the connection is lost, or
+// the server allows no more as many.
 func (j *job) work(ctx context.Context, c *imapconn.Conn) error {
 	defer j.s.pool.put(c)
 	defer c.Bind(ctx)()
@@ -391,7 +395,7 @@ func newWorker(j *job, c *imapconn.Conn) *worker {
 func (w *worker) run(ctx context.Context) error {
 	h := &imapconn.Handler{Fetch: w}
 	for {
-		if err := w.fill(); err != nil {
+		if err := w.fill(ctx); err != nil {
 			return w.lost(ctx, err)
 		}
 		if len(w.inFlight) == 0 {
@@ -413,9 +417,15 @@ func (w *worker) run(ctx context.Context) error {
 }
 
 // fill keeps the line busy: the next sets are asked for while one is read.
-func (w *worker) fill() error {
+func (w *worker) fill(ctx context.Context) error {
 	for {
 		n := len(w.inFlight)
+		if n > 0 && w.j.s.gov.holding() || w.j.s.pool.crowded() {
+			return nil
+		}
+		if err := w.j.s.gov.wait(ctx); err != nil {
+			return err
+		}
 		if n >= windowSingle || n > 1 && w.octets >= windowOctets ||
 			n >= windowSets && len(w.inFlight[n-1].wants) > 1 {
 			return nil
@@ -440,6 +450,14 @@ func (w *worker) fill() error {
 // answered looks at what a command did not bring.
 func (w *worker) answered(ctx context.Context, b *batch, res imapconn.Result) error {
 	open := b.open()
+	if len(open) < len(b.wants) {
+		w.j.s.gov.came()
+	}
+	if l, ok := res.Limit(); ok {
+		w.j.s.limited(l, res.Condition+" "+res.Text)
+		w.j.again(b)
+		return nil
+	}
 	if len(open) == 0 {
 		return nil
 	}

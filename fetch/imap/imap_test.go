@@ -19,16 +19,20 @@ import (
 )
 
 // serve starts a server and a source that reads it in clear text over loopback.
-func serve(t *testing.T, srv *testserver.IMAP) *imap.Source {
+func serve(t *testing.T, srv *testserver.IMAP, change ...func(*imap.Config)) *imap.Source {
 	t.Helper()
 	if err := srv.Start(); err != nil {
 		t.Fatal(err)
 	}
-	s := imap.New(imap.Config{
+	cfg := imap.Config{
 		Server:      dial.Server{Host: "127.0.0.1", Port: srv.Port(), Security: dial.Cleartext, Timeout: 10 * time.Second},
 		Credentials: auth.Credentials{User: "ada", Password: "secret"},
 		Pause:       time.Millisecond,
-	})
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	s := imap.New(cfg)
 	t.Cleanup(func() {
 		s.Close()
 		srv.Close()

@@ -14,6 +14,8 @@ import (
 const (
 	maxHeader   = 4 << 20 // octets of a header fetched apart from its text
 	maxRefusals = 50      // messages in a row that no way leads to, before the ways are cut short
+	busyPause   = 3       // messages in a row that the server is too busy for, before a pause,
+	busyStop    = 6       // and before the rest is left to another run
 )
 
 var errNoOctets = errors.New("server answered without the message")
@@ -28,7 +30,9 @@ func (w *worker) ladder(ctx context.Context) error {
 		}
 		if err := w.rescue(ctx, x); err != nil {
 			if !x.done {
-				if x.tries++; x.tries <= 3 {
+				if isGivenUp(err) {
+					w.j.suspect(x)
+				} else if x.tries++; x.tries <= 3 {
 					w.j.suspect(x) // the connection was lost: once more on another
 				} else if e := w.j.giveUp(x, err); e != nil {
 					return e
@@ -69,11 +73,15 @@ func (w *worker) rescue(ctx context.Context, x *want) error {
 	}
 	for _, step := range steps {
 		if err := step(); err != nil || x.done {
-			w.counted(err == nil)
+			if e := w.counted(x, err == nil); err == nil {
+				err = e
+			}
 			return err
 		}
 	}
-	w.counted(false)
+	if err := w.counted(x, false); err != nil {
+		return err
+	}
 	return w.j.giveUp(x, errNoOctets)
 }
 
@@ -83,14 +91,36 @@ func (w *worker) refused() bool {
 	return w.j.refusals >= maxRefusals
 }
 
-func (w *worker) counted(ok bool) {
+// counted counts messages in a row that could not be had. Where the server is too
+// busy for one after the other, the error says that the others are to wait for
+// another run, rather than fail one by one.
+func (w *worker) counted(x *want, ok bool) error {
 	w.j.mu.Lock()
-	defer w.j.mu.Unlock()
-	if ok {
-		w.j.refusals = 0
-	} else {
+	switch {
+	case ok:
+		w.j.refusals, w.j.busy = 0, 0
+	case x.words.Busy():
+		w.j.refusals++
+		w.j.busy++
+	default:
 		w.j.refusals++
 	}
+	busy := w.j.busy
+	w.j.mu.Unlock()
+	words := x.words.Condition + " " + x.words.Text
+	switch {
+	case ok:
+		w.j.s.gov.came()
+	case busy == busyPause:
+		w.j.s.limited(imapconn.Limit{Kind: imapconn.LimitRate}, words)
+	case busy >= busyStop:
+		return &mail.Error{
+			Kind: mail.KindTemporary, Op: "fetch messages", Server: words,
+			Err:  givenUp{errors.New("the server is too busy for one message after the other")},
+			Hint: "run the same command again later: it goes on where this one stopped",
+		}
+	}
+	return nil
 }
 
 // alone is an imapconn.FetchHandler for one message.
@@ -114,14 +144,25 @@ func (a *alone) exec(ctx context.Context, cmd, section string) (ok bool, err err
 }
 
 func (a *alone) do(ctx context.Context, cmd string) (bool, error) {
-	res, err := a.w.c.Exec(ctx, &imapconn.Handler{Fetch: a}, cmd)
-	if err != nil {
-		return false, err
+	s := a.w.j.s
+	for {
+		if err := s.gov.wait(ctx); err != nil {
+			return false, err
+		}
+		res, err := a.w.c.Exec(ctx, &imapconn.Handler{Fetch: a}, cmd)
+		if err != nil {
+			return false, err
+		}
+		l, limited := res.Limit()
+		if limited && !a.x.done {
+			s.limited(l, res.Condition+" "+res.Text)
+			continue
+		}
+		if !res.OK() {
+			a.x.words = res
+		}
+		return res.OK(), nil
 	}
-	if !res.OK() {
-		a.x.words = res
-	}
-	return res.OK(), nil
 }
 
 func (a *alone) fetch(ctx context.Context, target, section string) error {

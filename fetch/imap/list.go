@@ -86,6 +86,9 @@ func (l *listing) run(ctx context.Context) error {
 	if l.missing(c, sel) <= 0 {
 		return nil
 	}
+	if _, limited := res.Limit(); limited {
+		return res.Err()
+	}
 	return l.again(ctx, c, sel, res)
 }
 
@@ -121,6 +124,9 @@ func (l *listing) again(ctx context.Context, c *imapconn.Conn, sel imapconn.Sele
 	n := l.missing(c, sel)
 	if n <= 0 {
 		return nil
+	}
+	if _, limited := res.Limit(); limited {
+		return res.Err()
 	}
 	if n > maxUnlisted {
 		e := &mail.Error{

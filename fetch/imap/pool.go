@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"mailhaul/internal/dial"
 	"mailhaul/internal/imapconn"
 	"mailhaul/mail"
 )
@@ -17,6 +18,7 @@ import (
 type pool struct {
 	dial  func(context.Context) (*imapconn.Conn, error)
 	pause time.Duration
+	gov   *governor
 
 	mu      sync.Mutex
 	limit   int
@@ -24,12 +26,14 @@ type pool struct {
 	idle    []*imapconn.Conn
 	changed chan struct{} // closed when something came free
 	closed  bool
+	began   time.Time // of the first attempt to connect
+	made    bool      // there was a connection
 }
 
 var errPoolClosed = errors.New("source is closed")
 
-func newPool(limit int, pause time.Duration, dial func(context.Context) (*imapconn.Conn, error)) *pool {
-	return &pool{dial: dial, pause: pause, limit: limit, changed: make(chan struct{})}
+func newPool(limit int, pause time.Duration, gov *governor, dial func(context.Context) (*imapconn.Conn, error)) *pool {
+	return &pool{dial: dial, pause: pause, gov: gov, limit: limit, changed: make(chan struct{})}
 }
 
 func jitter(d time.Duration) time.Duration {
@@ -68,6 +72,9 @@ func isGivenUp(err error) bool {
 func (p *pool) get(ctx context.Context, raw string) (*imapconn.Conn, error) {
 	wait := p.pause
 	for try := 1; ; {
+		if err := p.gov.wait(ctx); err != nil {
+			return nil, err
+		}
 		c, changed, err := p.take(raw)
 		if c != nil || err != nil {
 			return c, err
@@ -88,7 +95,9 @@ func (p *pool) get(ctx context.Context, raw string) (*imapconn.Conn, error) {
 			return nil, context.Cause(ctx)
 		case !alone:
 			continue // another connection will come free
-		case mail.KindOf(err) != mail.KindTemporary || try >= attempts:
+		case p.limited(err):
+			continue
+		case !p.worthwhile(err) || try >= attempts:
 			return nil, gaveUp(err)
 		}
 		if err := sleep(ctx, wait); err != nil {
@@ -99,8 +108,36 @@ func (p *pool) get(ctx context.Context, raw string) (*imapconn.Conn, error) {
 	}
 }
 
+// limited obeys a server that refused the only connection for now.
+func (p *pool) limited(err error) bool {
+	l, words, ok := imapconn.LimitOf(err)
+	if ok {
+		p.gov.said(l, words)
+	}
+	return ok
+}
+
+// firstPatience is how long the first connection of all is tried for.
+const firstPatience = 10 * time.Second
+
+// worthwhile tells whether to try once more for a connection. A login that was
+// refused, or has never been answered, is not repeated: some servers lock accounts.
+func (p *pool) worthwhile(err error) bool {
+	if _, refused := errors.AsType[*imapconn.Refused](err); refused || mail.KindOf(err) != mail.KindTemporary {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e, _ := errors.AsType[*mail.Error](err)
+	first := !p.made && (e.Op == imapconn.OpLogin || time.Since(p.began) > firstPatience)
+	return dial.Fleeting(err) && !first
+}
+
 // more lends a further connection without waiting; nil if there is none to be had.
 func (p *pool) more(ctx context.Context, raw string) *imapconn.Conn {
+	if p.gov.holding() {
+		return nil
+	}
 	c, changed, err := p.take(raw)
 	if c != nil || err != nil || changed != nil {
 		return c
@@ -126,6 +163,9 @@ func (p *pool) take(raw string) (*imapconn.Conn, <-chan struct{}, error) {
 	}
 	if p.open < p.limit {
 		p.open++
+		if p.began.IsZero() {
+			p.began = time.Now()
+		}
 		return nil, nil, nil
 	}
 	return nil, p.changed, nil
@@ -137,6 +177,7 @@ func (p *pool) make(ctx context.Context) (c *imapconn.Conn, alone bool, err erro
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err == nil && !p.closed {
+		p.made = true
 		return c, false, nil
 	}
 	if err == nil {
@@ -155,7 +196,7 @@ func (p *pool) make(ctx context.Context) (c *imapconn.Conn, alone bool, err erro
 func (p *pool) put(c *imapconn.Conn) {
 	usable := c.Usable()
 	p.mu.Lock()
-	if usable && !p.closed {
+	if usable && !p.closed && p.open <= p.limit {
 		p.idle = append(p.idle, c)
 	} else {
 		p.open--
@@ -168,11 +209,31 @@ func (p *pool) put(c *imapconn.Conn) {
 	}
 }
 
-// shrink lets no more connections be made than are open now, or one.
-func (p *pool) shrink() {
+// keep lets no more connections be made than are open now, or one.
+func (p *pool) keep() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.limit = max(1, min(p.limit, p.open))
+}
+
+// shrink allows fewer connections than are open: one less if they are too many,
+// half as many if the server wants less of everything.
+func (p *pool) shrink(kind imapconn.LimitKind) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := min(p.limit, p.open)
+	if kind == imapconn.LimitConnections {
+		p.limit = max(1, n-1)
+	} else {
+		p.limit = max(1, (n+1)/2)
+	}
+}
+
+// crowded tells whether more connections are open than are allowed.
+func (p *pool) crowded() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.open > p.limit
 }
 
 func (p *pool) notify() {

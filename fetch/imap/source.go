@@ -31,6 +31,11 @@ type Config struct {
 	// Pause is the first wait before a lost connection is made again, or a busy
 	// server is asked again; it doubles. 0 means one second.
 	Pause time.Duration
+	// Patience is how long a run waits in all, while nothing comes, where the server
+	// wants pauses; 0 means 15 minutes.
+	Patience time.Duration
+	// Notify is told about such pauses (mail.EventWaiting); nil for nobody.
+	Notify mail.Notify
 	// Version of the program, told to servers that offer ID.
 	Version string
 }
@@ -40,6 +45,7 @@ type Source struct {
 	cfg     Config
 	account string
 	pool    *pool
+	gov     *governor
 }
 
 var (
@@ -57,7 +63,8 @@ func New(cfg Config) *Source {
 		cfg.Pause = time.Second
 	}
 	s := &Source{cfg: cfg, account: mail.AccountKey("imap", cfg.Credentials.User, cfg.Server.Host)}
-	s.pool = newPool(cfg.Connections, cfg.Pause, func(ctx context.Context) (*imapconn.Conn, error) {
+	s.gov = newGovernor(s.account, cfg.Pause, cfg.Patience, cfg.Notify)
+	s.pool = newPool(cfg.Connections, cfg.Pause, s.gov, func(ctx context.Context) (*imapconn.Conn, error) {
 		return imapconn.Dial(ctx, imapconn.Config{
 			Server: cfg.Server, Credentials: cfg.Credentials, Version: cfg.Version, MaxMessage: cfg.MaxMessage,
 		})
@@ -92,11 +99,36 @@ func (s *Source) Close() error {
 // attempts is how often something is tried that fails only for now.
 const attempts = 3
 
-// retry runs f again when a connection was lost in it.
+// heed obeys an error that is a server's word to wait, and tells whether it is one.
+// The wait itself comes before the next connection is lent.
+func (s *Source) heed(err error) bool {
+	l, words, ok := imapconn.LimitOf(err)
+	if ok && !isGivenUp(err) {
+		s.limited(l, words)
+	}
+	return ok && !isGivenUp(err)
+}
+
+// limited obeys a server's word to wait.
+func (s *Source) limited(l imapconn.Limit, words string) {
+	if s.gov.said(l, words) && l.Kind != imapconn.LimitInUse {
+		s.pool.shrink(l.Kind)
+	}
+}
+
+// retry runs f again when a connection was lost in it, or the server wanted a
+// pause.
 func (s *Source) retry(ctx context.Context, f func() error) error {
 	wait := s.cfg.Pause
 	for i := 1; ; i++ {
 		err := f()
+		if ctx.Err() == nil && s.heed(err) {
+			i--
+			continue
+		}
+		if err == nil {
+			s.gov.came()
+		}
 		if err == nil || i >= attempts || mail.KindOf(err) != mail.KindTemporary || isGivenUp(err) || ctx.Err() != nil {
 			return err
 		}

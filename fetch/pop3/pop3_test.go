@@ -502,6 +502,29 @@ func TestCAPADropsTheConnection(t *testing.T) {
 	fetchAll(t, src).exactly(t, list, 1, 2)
 }
 
+// A server that cannot be reached at first is tried a few times more; one that has
+// spoken is not.
+func TestFirstConnection(t *testing.T) {
+	for name, tt := range map[string]struct {
+		steps []testserver.Step
+		tries int
+	}{
+		"reset":          {[]testserver.Step{testserver.Reset()}, 3},
+		"closed":         {[]testserver.Step{testserver.Cut()}, 3},
+		"after greeting": {[]testserver.Step{testserver.Send("-ERR not now\r\n")}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, src := script(t, tt.steps)
+			if _, err := src.Mailboxes(t.Context()); mail.KindOf(err) != mail.KindTemporary {
+				t.Error(err)
+			}
+			if s.Connections() != tt.tries {
+				t.Errorf("%d connections, want %d", s.Connections(), tt.tries)
+			}
+		})
+	}
+}
+
 func TestLogin(t *testing.T) {
 	tests := []struct {
 		name   string

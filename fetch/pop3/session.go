@@ -253,6 +253,7 @@ func (s *Source) greet(ss *session) error {
 	ss.conn.Budget(answerBudget)
 	defer ss.takeBack()
 	lib, err := gopop3.New(gopop3.Opt{Host: s.cfg.Server.Host, Port: 1, Dialer: dialer{ss.wire}}).NewConn()
+	s.greeted = s.greeted || !ss.wire.status || ss.wire.err != nil
 	if ss.wire.err != nil {
 		return &mail.Error{
 			Kind: mail.KindOther,

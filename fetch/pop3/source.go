@@ -37,6 +37,8 @@ type Config struct {
 	// Pause is the first wait before a lost connection is made again; it doubles
 	// from one fruitless attempt to the next. 0 means one second.
 	Pause time.Duration
+	// Notify is told when the source waits (mail.EventWaiting); nil for nobody.
+	Notify mail.Notify
 }
 
 // attempts is how many connections in a row may fail without a message received.
@@ -50,8 +52,9 @@ type Source struct {
 
 	turn    chan struct{} // holds a token while somebody uses what follows
 	cur     *session
-	gen     int // sessions made so far
-	listed  int // the session that List last showed
+	gen     int  // sessions made so far
+	listed  int  // the session that List last showed
+	greeted bool // a server has said something
 	noCAPA  bool
 	fenced  bool      // the server's sizes do not tell where messages end
 	careful bool      // its answers got out of step: one command at a time
@@ -77,6 +80,9 @@ func New(cfg Config) *Source {
 	}
 	if cfg.Pause <= 0 {
 		cfg.Pause = time.Second
+	}
+	if cfg.Notify == nil {
+		cfg.Notify = func(mail.Event) {}
 	}
 	s := &Source{
 		cfg:     cfg,
@@ -195,6 +201,7 @@ func (s *Source) under(ctx context.Context, ss *session, f func(*session) error)
 // session returns the current session or makes one, with pauses between failed
 // attempts, which it counts. What is no matter of the network is not tried again.
 func (s *Source) session(ctx context.Context, failed *int) (*session, error) {
+	began := time.Now()
 	for {
 		if s.closed.Load() {
 			return nil, s.name(&mail.Error{Kind: mail.KindOther, Op: "connect", Err: net.ErrClosed})
@@ -218,7 +225,8 @@ func (s *Source) session(ctx context.Context, failed *int) (*session, error) {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		if s.gen == 0 || *failed >= attempts || !transient(err) {
+		first := s.gen == 0
+		if *failed >= attempts || !transient(err) || first && (s.greeted || time.Since(began) > firstPatience) {
 			return nil, err
 		}
 	}
@@ -228,8 +236,11 @@ func (s *Source) session(ctx context.Context, failed *int) (*session, error) {
 // it worth connecting again soon.
 func transient(err error) bool {
 	e, ok := errors.AsType[*mail.Error](err)
-	return ok && e.Kind == mail.KindTemporary && (e.Server == "" || strings.HasPrefix(e.Server, "[IN-USE]"))
+	return ok && dial.Fleeting(err) && (e.Server == "" || strings.HasPrefix(e.Server, "[IN-USE]"))
 }
+
+// firstPatience is how long the first connection of all is tried for.
+const firstPatience = 10 * time.Second
 
 func (s *Source) adopt(ss *session) {
 	s.gen++
@@ -251,9 +262,6 @@ const maxDelay = 2 * time.Minute
 
 // wait pauses before a connection is made again.
 func (s *Source) wait(ctx context.Context, failed int) error {
-	if s.gen == 0 {
-		return nil
-	}
 	pause := time.Duration(0)
 	if failed > 0 {
 		pause = s.cfg.Pause << min(failed-1, 6)
@@ -268,6 +276,9 @@ func (s *Source) wait(ctx context.Context, failed int) error {
 	}
 	if pause <= 0 {
 		return nil
+	}
+	if pause >= time.Second {
+		s.cfg.Notify(mail.Event{Kind: mail.EventWaiting, Ref: mail.Ref{Account: s.account}, Waiting: "connecting again in " + pause.Round(time.Second).String()})
 	}
 	t := time.NewTimer(pause)
 	defer t.Stop()

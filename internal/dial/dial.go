@@ -173,3 +173,11 @@ func (s Server) connectError(ctx context.Context, err error) error {
 	}
 	return e
 }
+
+// Fleeting tells whether an error of Dial may pass within seconds: a server that
+// refused, reset or did not answer, but neither a host that does not exist nor one
+// that cannot be trusted.
+func Fleeting(err error) bool {
+	dns, ok := errors.AsType[*net.DNSError](err)
+	return mail.KindOf(err) == mail.KindTemporary && !(ok && dns.IsNotFound)
+}

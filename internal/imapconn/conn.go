@@ -274,8 +274,12 @@ func (c *Conn) login() error {
 	if c.readError() == nil { // the exchange itself failed
 		return &mail.Error{Kind: mail.KindAuth, Ref: c.cfg.ref(), Op: "log in with " + l.Name, Err: errors.New(c.cfg.Credentials.Redact(err.Error()))}
 	}
-	return c.fail("log in", err)
+	return c.fail(OpLogin, err)
 }
+
+// OpLogin is the Op of a *mail.Error about a login, refused or cut off: it may have
+// been seen by the server.
+const OpLogin = "log in"
 
 // loginRefused is never followed by another attempt: some servers lock accounts.
 func (c *Conn) loginRefused(res Result) error {
@@ -290,7 +294,7 @@ func (c *Conn) loginRefused(res Result) error {
 	default:
 		kind = mail.KindAuth
 	}
-	return c.refused("log in", res, kind, hint)
+	return c.refused(OpLogin, res, kind, hint)
 }
 
 // sendID tells servers that ask for it what we are; the answer is not waited for.

@@ -55,11 +55,10 @@ func (r Result) Kind() mail.Kind {
 	return mail.KindOther
 }
 
-// busyWords mark answers that mean "later": connection limits, throttling,
-// failures the server itself calls temporary.
+// busyWords mark answers that mean "later", besides those about limits: failures
+// the server itself calls temporary.
 var busyWords = []string{
-	"too many", "maximum number of connections", "simultaneous connections", "connection limit",
-	"throttled", "backoff", "rate limit", "try again", "try later", "temporar", "bandwidth limits",
+	"too many", "backoff", "try again", "try later", "temporar",
 	"server busy", "server unavailable", "not connected", "session expired",
 }
 
@@ -67,6 +66,9 @@ var busyWords = []string{
 func (r Result) Busy() bool {
 	switch r.Code {
 	case "UNAVAILABLE", "INUSE", "LIMIT", "THROTTLED":
+		return true
+	}
+	if _, ok := r.Limit(); ok {
 		return true
 	}
 	text := strings.ToLower(r.Text)
