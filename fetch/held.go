@@ -141,6 +141,7 @@ type copyOf struct {
 	message int64
 	digest  mail.Digest
 	header  mail.Digest
+	date    int64  // INTERNALDATE in seconds since 1970
 	content string // UID of the claim by content that stands on it, or ""
 	taken   bool
 }
@@ -192,6 +193,7 @@ func (b *book) add(h mail.Held, content string) {
 	}
 	c := &copyOf{
 		message: h.Message, digest: h.Receipt.Digest, header: h.Receipt.Header, content: content,
+		date: h.Receipt.Info.InternalDate.Unix(),
 	}
 	b.bySize[h.Receipt.Wire] = append(b.bySize[h.Receipt.Wire], c)
 	b.byDig[c.digest] = append(b.byDig[c.digest], c)
@@ -209,21 +211,27 @@ func (b *book) mayHold(size int64) bool {
 	return false
 }
 
-// takeHeader takes a copy with this size and header digest, if all such copies
-// have the same octets; where they differ only the whole message can tell.
-func (b *book) takeHeader(size int64, header mail.Digest, unidentified bool) *copyOf {
+// takeHeader takes a copy with this size and header, if all such copies have the
+// same octets; where they differ only the whole message can tell. So it is where
+// the header was not written by a delivery and the dates differ: a draft that was
+// edited often keeps its header.
+func (b *book) takeHeader(in mail.Info, header header) *copyOf {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var fit []*copyOf
-	for _, c := range b.bySize[size] {
-		if c.header == header && !c.taken {
+	var same, fit []*copyOf
+	for _, c := range b.bySize[in.Size] {
+		if c.header != header.digest || c.taken {
+			continue
+		}
+		same = append(same, c)
+		if c.digest != same[0].digest {
+			return nil
+		}
+		if header.delivered || c.date == in.InternalDate.Unix() {
 			fit = append(fit, c)
-			if c.digest != fit[0].digest {
-				return nil
-			}
 		}
 	}
-	return takeLocked(fit, unidentified)
+	return takeLocked(fit, in.Ref.UID == "")
 }
 
 // takeDigest takes a copy with these octets, nil if there is none.
@@ -341,7 +349,7 @@ func (t *take) recognise(ctx context.Context, l *listing) ([]mail.Want, error) {
 			return nil // the message itself will be asked for
 		}
 		in.Size = size
-		header, err := mail.HeaderDigest(r)
+		header, err := readHeader(r)
 		if err != nil {
 			return nil
 		}
@@ -364,9 +372,31 @@ func (t *take) recognise(ctx context.Context, l *listing) ([]mail.Want, error) {
 	return rest, nil
 }
 
+// header is what is compared of a header.
+type header struct {
+	digest    mail.Digest
+	delivered bool // it has the trace of a delivery (RFC 5321 section 4.4)
+}
+
+func readHeader(r io.Reader) (header, error) {
+	var top start
+	digest, err := mail.HeaderDigest(io.TeeReader(r, &top))
+	_, from := mail.HeaderDate(top)
+	return header{digest: digest, delivered: from == mail.DateReceived}, err
+}
+
+// start keeps the first octets written to it.
+type start []byte
+
+func (s *start) Write(b []byte) (int, error) {
+	const most = 16 << 10
+	*s = append(*s, b[:min(len(b), most-len(*s))]...)
+	return len(b), nil
+}
+
 // settle decides on a message by its header: outside the selection, or in the
 // archive already. done is false if its octets are needed.
-func (t *take) settle(ctx context.Context, in mail.Info, header mail.Digest, undated bool) (done bool, err error) {
+func (t *take) settle(ctx context.Context, in mail.Info, header header, undated bool) (done bool, err error) {
 	if undated {
 		if match, _ := t.Selection.Match(in); !match {
 			t.book.mu.Lock()
@@ -375,7 +405,7 @@ func (t *take) settle(ctx context.Context, in mail.Info, header mail.Digest, und
 			return true, nil
 		}
 	}
-	c := t.book.takeHeader(in.Size, header, in.Ref.UID == "")
+	c := t.book.takeHeader(in, header)
 	if c == nil {
 		return false, nil
 	}

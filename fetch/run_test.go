@@ -588,3 +588,25 @@ func TestTwoAccountsInOneArchive(t *testing.T) {
 	w.source = adas
 	w.want(w.run(), 0, 0, 2, 0, 3)
 }
+
+// A draft that was edited has the header of the one before, and may have its size.
+func TestEditedMessageIsNotTakenForTheOldOne(t *testing.T) {
+	w := newWorld(t)
+	head := "Message-ID: <x@example.org>\r\nSubject: draft\r\n\r\n"
+	w.put("1", head+"one\r\n")
+	w.want(w.run(), 1, 0, 0, 0, 1)
+	w.source.messages["INBOX"] = nil
+	w.put("2", head+"two\r\n").date = time.Unix(1700000060, 0)
+	w.want(w.run(), 1, 0, 0, 0, 2)
+	// What was delivered keeps its header for itself, whatever the server's clock.
+	trace := "Received: from a by b; Tue, 14 Nov 2023 22:13:20 +0000\r\n"
+	w.put("3", trace+head+"three\r\n")
+	w.want(w.run(), 1, 0, 1, 0, 3)
+	fetched := w.source.fetched
+	w.source.messages["INBOX"] = nil
+	w.put("4", trace+head+"three\r\n").date = time.Unix(1700000060, 0)
+	w.want(w.run(), 0, 1, 0, 0, 3)
+	if w.source.fetched != fetched {
+		t.Error("fetched again")
+	}
+}
