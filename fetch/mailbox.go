@@ -140,6 +140,9 @@ func (l *listing) seen(in mail.Info) bool {
 		return false
 	}
 	if c.gone {
+		if in.Ref.UIDValidity == 0 {
+			return false // a UIDL may be used again: the octets tell
+		}
 		if l.claims.heldLive(c.message) {
 			return false // its copy went to another UID meanwhile
 		}

@@ -610,3 +610,22 @@ func TestEditedMessageIsNotTakenForTheOldOne(t *testing.T) {
 		t.Error("fetched again")
 	}
 }
+
+// Without UIDVALIDITY a UIDL that comes back may stand for another message, even
+// for one of the same size.
+func TestUIDLThatComesBackIsComparedByContent(t *testing.T) {
+	w := newWorld(t)
+	w.source.account, w.source.validity["INBOX"] = "pop3:ada@pop.example.org", 0
+	first := w.put("1", message("monday"))
+	w.want(w.run(), 1, 0, 0, 0, 1)
+	w.source.messages["INBOX"] = nil
+	w.run()
+	w.put("1", message("friday"))
+	w.want(w.run(), 1, 0, 0, 0, 2)
+	w.want(w.run(), 0, 0, 1, 0, 2)
+	w.source.messages["INBOX"] = nil
+	w.run()
+	w.source.messages["INBOX"] = []*fakeMessage{first}
+	w.want(w.run(), 0, 1, 0, 0, 2)
+	w.want(w.run(), 0, 0, 1, 0, 2)
+}
