@@ -272,7 +272,7 @@ func (b *box) prepare(ctx context.Context, validity uint32) error {
 		if len(b.todo) == 0 {
 			return nil
 		}
-		if err := b.Destination.Create(ctx, b.job.to); err != nil {
+		if err := b.again(ctx, func() error { return b.Destination.Create(ctx, b.job.to) }); err != nil {
 			return err
 		}
 	}

@@ -59,7 +59,7 @@ func (b *box) load(ctx context.Context) *loader {
 func (l *loader) run(ctx context.Context) {
 	defer close(l.out)
 	var next *item // read, and did not fit
-	for len(l.todo) > 0 || next != nil {
+	for ctx.Err() == nil && (len(l.todo) > 0 || next != nil) {
 		g := group{slab: l.slab()}
 		next = l.fill(ctx, &g, next)
 		if len(g.items) == 0 && g.err == nil {

@@ -121,7 +121,10 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	o.Parallel = max(1, o.Parallel)
 	r := &run{Options: o}
 	jobs, err := r.plan(ctx)
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		return Result{}, context.Cause(ctx)
+	case err != nil:
 		return Result{}, err
 	}
 	return r.all(ctx, jobs)

@@ -57,7 +57,7 @@ func (b *box) send(ctx context.Context) (err error) {
 		}
 		l.giveBack(g.slab)
 	}
-	if err == nil {
+	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	return errors.Join(err, s.finish(ctx))
