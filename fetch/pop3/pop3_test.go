@@ -540,6 +540,7 @@ func TestLogin(t *testing.T) {
 		{"trouble", "-ERR [SYS/TEMP] oops", mail.KindTemporary},
 		{"for good", "-ERR [SYS/PERM] gone", mail.KindAuth},
 		{"echo", "-ERR bad password " + password, mail.KindAuth},
+		{"echo that is no answer", "PASS " + password, mail.KindTemporary},
 		{"empty line is no success", "", mail.KindTemporary},
 	}
 	for _, tt := range tests {

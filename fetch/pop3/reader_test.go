@@ -100,7 +100,7 @@ func TestParseReply(t *testing.T) {
 		{"+OK", true, "", false}, {"+ok fine", true, "fine", false}, {"+OK\tx", true, "x", false}, {"-ERR [IN-USE] no", false, "[IN-USE] no", false}, {"-err\tx", false, "x", false},
 		{"", false, "", true}, {"+OKAY", false, "", true}, {"+ ", false, "", true}, {"OK", false, "", true}, {"ERR", false, "", true}, {" +OK", false, "", true},
 	} {
-		r, err := parseReply([]byte(tt.line))
+		r, err := parseReply([]byte(tt.line), func(s string) string { return s })
 		if r.ok != tt.ok || r.text != tt.text || (err != nil) != tt.bad {
 			t.Errorf("%q: %+v, %v", tt.line, r, err)
 		}

@@ -18,8 +18,9 @@ type reply struct {
 var errOutOfStep = errors.New("server's answers do not fit the commands")
 
 // parseReply is tolerant of case and of what stands between status and text, and
-// of nothing else: a line that is no status is never taken for success.
-func parseReply(line []byte) (reply, error) {
+// of nothing else: a line that is no status is never taken for success. redact
+// takes the password out of what the error repeats.
+func parseReply(line []byte, redact func(string) string) (reply, error) {
 	status := func(word string) (string, bool) {
 		if len(line) < len(word) || !bytes.EqualFold(line[:len(word)], []byte(word)) {
 			return "", false
@@ -36,7 +37,7 @@ func parseReply(line []byte) (reply, error) {
 	if text, ok := status("-ERR"); ok {
 		return reply{text: text}, nil
 	}
-	return reply{}, fmt.Errorf("%w: %.80q is no POP3 status", errOutOfStep, line)
+	return reply{}, fmt.Errorf("%w: %.80q is no POP3 status", errOutOfStep, redact(string(line)))
 }
 
 // code returns the response code (RFC 2449 section 8) in upper case, or "".

@@ -82,6 +82,7 @@ func parseCapabilities(text string) capabilities {
 // reading of status lines than its own, for which an empty line is success.
 type wire struct {
 	*dial.Conn
+	redact func(string) string
 	status bool   // a status line comes next
 	held   []byte // its beginning, rewritten
 	last   reply
@@ -136,7 +137,7 @@ func (w *wire) readStatus() error {
 		w.held = []byte("+OK\r\n")
 		return nil
 	}
-	r, err := parseReply([]byte(text))
+	r, err := parseReply([]byte(text), w.redact)
 	if err != nil {
 		w.err = err
 		return err
@@ -202,7 +203,7 @@ func (s *Source) open(ctx context.Context) (*session, error) {
 	}
 	conn.Redact(s.cfg.Credentials.Redact)
 	release := conn.Bind(ctx)
-	ss := &session{conn: conn, wire: &wire{Conn: conn, status: true}, rd: newReader(conn), scratch: make([]byte, 32<<10), read: make(map[uint32]bool)}
+	ss := &session{conn: conn, wire: &wire{Conn: conn, redact: s.cfg.Credentials.Redact, status: true}, rd: newReader(conn), scratch: make([]byte, 32<<10), read: make(map[uint32]bool)}
 	err = s.begin(ctx, ss)
 	if err == nil && ss.caps.pipelining { // stat has asked
 		if err = s.answer(ss, uidlCommand(ss.list)); err != nil {
@@ -510,7 +511,7 @@ func (ss *session) status() (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	return parseReply(line)
+	return parseReply(line, ss.wire.redact)
 }
 
 // lines reads a list to its end.
