@@ -45,6 +45,7 @@ type MailboxPlan struct {
 
 	mb   mail.Mailbox
 	doom []candidate
+	open map[int64][]int64 // intents of earlier runs that are open, by claim
 }
 
 // Sum is a number of messages and their octets as the server lists them.
@@ -172,7 +173,8 @@ func (p *planner) mailbox(ctx context.Context, mb mail.Mailbox) (*MailboxPlan, e
 	if p.DryRun {
 		return mp, nil
 	}
-	return mp, k.settle(ctx, p.Ledger)
+	mp.open, err = k.settle(ctx, p.Ledger)
+	return mp, err
 }
 
 // known is what the ledger has of one mailbox.
@@ -227,18 +229,21 @@ func (k *known) openIntent(claim int64) bool {
 // settle records what a complete listing says of intents whose outcome was not
 // known: the message is there or it is not. One that is there with \Deleted stays
 // open: the mark is ours, and what is to come of it is for a later order.
-func (k *known) settle(ctx context.Context, ledger Ledger) error {
+func (k *known) settle(ctx context.Context, ledger Ledger) (open map[int64][]int64, err error) {
+	open = make(map[int64][]int64)
 	var results []mail.DeletionResult
 	for _, d := range k.open {
 		flags, there := k.listed[claimKey(d.Claim.UIDValidity, d.Claim.UID)]
-		if !there || !flags.Has(mail.Deleted) {
-			results = append(results, mail.DeletionResult{ID: d.ID, Gone: !there})
+		if there && flags.Has(mail.Deleted) {
+			open[d.Claim.ID] = append(open[d.Claim.ID], d.ID)
+			continue
 		}
+		results = append(results, mail.DeletionResult{ID: d.ID, Gone: !there})
 	}
 	if len(results) == 0 {
-		return nil
+		return open, nil
 	}
-	return ledger.SettleDeletions(ctx, results)
+	return open, ledger.SettleDeletions(ctx, results)
 }
 
 // weigh decides on one listed message. selected is false if the rule does not

@@ -257,10 +257,13 @@ func (r *run) order(ctx context.Context, m *MailboxPlan, doomed []mail.Doomed, f
 				list[n] = doomed[i]
 			}
 			got, err := r.Ledger.IntendDeletions(ctx, list, r.Rule, r.mode)
+			if err != nil {
+				return err
+			}
 			for n, id := range got {
 				ids[passed[n]] = id
 			}
-			return err
+			return r.supersede(ctx, m, list)
 		},
 		Settle: func(i int, gone bool, why string) {
 			settled[i] = true
@@ -292,6 +295,21 @@ func (r *run) order(ctx context.Context, m *MailboxPlan, doomed []mail.Doomed, f
 			Hint: "nothing is lost; the next run sees what went"}
 	}
 	return err
+}
+
+// supersede closes intents of earlier runs on the same messages: the new ones say
+// what becomes of them.
+func (r *run) supersede(ctx context.Context, m *MailboxPlan, list []mail.Doomed) error {
+	var old []mail.DeletionResult
+	for _, d := range list {
+		for _, id := range m.open[d.Claim] {
+			old = append(old, mail.DeletionResult{ID: id})
+		}
+	}
+	if len(old) == 0 {
+		return nil
+	}
+	return r.Ledger.SettleDeletions(ctx, old)
 }
 
 func (r *run) stay(why string) {

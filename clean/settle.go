@@ -28,7 +28,7 @@ func Settle(ctx context.Context, src Source, ledger Ledger) error {
 			}
 			k.listed[claimKey(in.Ref.UIDValidity, in.Ref.UID)] = in.Flags
 		}
-		if err := k.settle(ctx, ledger); err != nil {
+		if _, err := k.settle(ctx, ledger); err != nil {
 			return err
 		}
 	}

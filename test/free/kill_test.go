@@ -1,0 +1,241 @@
+package free
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"mailhaul/internal/dovecot"
+	"mailhaul/internal/relay"
+	"mailhaul/mail"
+)
+
+const orderEnv = "MAILHAUL_FREE_ORDER"
+
+// order is what a child process is to do, and at which of its steps it is to kill
+// itself: a step is a line on the wire, in either direction, or one of the ledger.
+type order struct {
+	Work work
+	Step int
+}
+
+func TestMain(m *testing.M) {
+	if text := os.Getenv(orderEnv); text != "" {
+		os.Exit(child(text))
+	}
+	os.Exit(m.Run())
+}
+
+// steps kills the process at one of them.
+type steps struct {
+	mu    sync.Mutex
+	n, at int
+}
+
+func (s *steps) step(what string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.n++; s.n != s.at {
+		return
+	}
+	fmt.Println(what)
+	self, _ := os.FindProcess(os.Getpid())
+	_ = self.Kill()
+	select {}
+}
+
+// Write takes the lines of a trace.
+func (s *steps) Write(b []byte) (int, error) {
+	s.step(strings.TrimSpace(string(b)))
+	return len(b), nil
+}
+
+func child(text string) int {
+	var o order
+	if err := json.Unmarshal([]byte(text), &o); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	s := &steps{at: o.Step}
+	o.Work.trace, o.Work.hook = s, s.step
+	if _, err := o.Work.run(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	fmt.Println(s.n)
+	return 0
+}
+
+// kill runs a child. It tells where it was killed; if it ended before its step,
+// killed is false and where is the number of its steps.
+func kill(t *testing.T, w work, at int) (where string, killed bool) {
+	t.Helper()
+	text, err := json.Marshal(order{w, at})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0])
+	cmd.Env = append(os.Environ(), orderEnv+"="+string(text))
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err = cmd.Run()
+	switch code := cmd.ProcessState.ExitCode(); {
+	case ctx.Err() != nil:
+		t.Fatalf("step %d: no end", at)
+	case code > 0:
+		t.Fatalf("step %d: exit %d (%v): %s", at, code, err, stderr.String())
+	}
+	return strings.TrimSpace(stdout.String()), cmd.ProcessState.ExitCode() != 0
+}
+
+func stride(few int) int {
+	switch {
+	case os.Getenv("MAILHAUL_CRASH") == "all":
+		return 1
+	case testing.Short():
+		return 4*few + 1
+	}
+	return few
+}
+
+// memoryDir is a directory that needs no disk, if there is one.
+func memoryDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "mailhaul-free-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+type variant struct{ scheme, format, mode string }
+
+var variants = []variant{
+	{"imaps", "maildir", mail.ModeExpunge}, {"imaps", "mbox", mail.ModeTrash},
+	{"pop3s", "maildir", mail.ModeExpunge}, {"pop3s", "mbox", mail.ModeExpunge},
+}
+
+func (v variant) String() string { return v.scheme + "-" + v.format + "-" + v.mode }
+
+// fresh makes a user with all messages and an archive that has nothing.
+func (v variant) fresh(t *testing.T, s *dovecot.Server, n int) work {
+	t.Helper()
+	w := work{
+		Root: memoryDir(t), Format: v.format, Scheme: v.scheme, User: fmt.Sprintf("%v-%d", v, n),
+		CAFile: s.CAFile, Port: s.IMAPS, Mode: v.mode,
+	}
+	if v.scheme == "pop3s" {
+		w.Port = s.POP3S
+	}
+	if err := s.Append(w.User, "INBOX", messages()...); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Append(w.User, "Trash"); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// The process is killed (SIGKILL) at each line on the wire and each step of the
+// ledger.
+func TestKilledAtEveryStep(t *testing.T) {
+	s := dovecot.Start(t, dovecot.Options{})
+	for _, v := range variants {
+		t.Run(v.String(), func(t *testing.T) {
+			count, _ := kill(t, v.fresh(t, s, 0), 0)
+			total, err := strconv.Atoi(count)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tried, deleting := 0, 0
+			for n := total; n >= 1 && !t.Failed(); n-- {
+				// It deletes near the end: there the steps are tried closer together.
+				if few := stride(5); n < total-40 && n%(4*few+1) != 0 && few > 1 || n%((few+1)/2) != 0 {
+					continue
+				}
+				w := v.fresh(t, s, n)
+				where, killed := kill(t, w, n)
+				when := fmt.Sprintf("killed at step %d (%s)", n, where)
+				if killed {
+					tried++
+					w.together(t, s, when)
+				}
+				if left, err := s.Count(w.User, "INBOX"); killed && err == nil && left < len(messages()) {
+					deleting++
+				}
+				w.complete(t, s, when)
+				_ = os.RemoveAll(w.Root)
+			}
+			if deleting == 0 {
+				t.Error("no run was killed after it had deleted something")
+			}
+			t.Logf("%d kills in %d steps, %d of them after something was deleted", tried, total, deleting)
+		})
+	}
+}
+
+// The connection is cut after so many octets, up and down.
+func TestCutAnywhere(t *testing.T) {
+	s := dovecot.Start(t, dovecot.Options{})
+	for _, v := range variants {
+		t.Run(v.String(), func(t *testing.T) {
+			w := v.fresh(t, s, 0)
+			target := s.Addr(w.Port)
+			r := cut(t, target, relay.Options{})
+			w.Port = r.Port()
+			if _, err := w.run(); err != nil {
+				t.Fatal(err)
+			}
+			up, down := r.Octets()
+			tried := 0
+			step := int64(stride(97))
+			for at := up - up%step; at > 600; at -= step { // the end first: there it deletes
+				tried++
+				v.cutAt(t, s, target, relay.Options{CutUp: at, Broken: 1 + at%3, Reset: at%2 == 0})
+			}
+			for at := down - down%(7*step); at > 4000; at -= 7 * step {
+				tried++
+				v.cutAt(t, s, target, relay.Options{CutDown: at, Broken: 1 + at%3, Reset: at%2 == 0})
+			}
+			t.Logf("%d cuts in %d octets up and %d down", tried, up, down)
+		})
+	}
+}
+
+func cut(t *testing.T, target string, o relay.Options) *relay.Relay {
+	t.Helper()
+	r, err := relay.Start(target, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.Close() })
+	return r
+}
+
+func (v variant) cutAt(t *testing.T, s *dovecot.Server, target string, o relay.Options) {
+	t.Helper()
+	if t.Failed() {
+		return
+	}
+	w := v.fresh(t, s, int(1e6+o.CutUp+1e3*o.CutDown))
+	port := w.Port
+	w.Port = cut(t, target, o).Port()
+	when := fmt.Sprintf("cut at %d up, %d down, %d connections", o.CutUp, o.CutDown, o.Broken)
+	if _, err := w.run(); err != nil && mail.KindOf(err) != mail.KindTemporary {
+		t.Errorf("%s: kind %d: %v", when, mail.KindOf(err), err)
+	}
+	w.together(t, s, when)
+	w.Port = port
+	w.complete(t, s, when)
+	_ = os.RemoveAll(w.Root)
+}
