@@ -4,10 +4,10 @@
 //
 //	go run ./test/soak -kills 5000 -seed 1
 //
-// The variants are both protocols by both formats, with backup alone and with
-// clean in between, which then has to leave the server empty. While clean runs the
-// rule is that server and archive together hold everything. A failure prints the
-// seed and leaves the archive to look at; the exit code is 1.
+// The variants are both protocols by both formats, by backup alone, with clean
+// behind it, and by backup --delete; the latter two have to leave the server empty,
+// and after each kill server and archive together hold everything. A failure prints
+// the seed and leaves the archive to look at; the exit code is 1.
 package main
 
 import (
@@ -111,8 +111,8 @@ func (w *world) all(ctx context.Context) error {
 	var variants []variant
 	for _, scheme := range []string{"imaps", "pop3s"} {
 		for _, format := range rig.Formats {
-			for _, clean := range []bool{false, true} {
-				v := variant{world: w, scheme: scheme, format: format, clean: clean}
+			for _, mode := range []string{keep, clean, remove} {
+				v := variant{world: w, scheme: scheme, format: format, mode: mode}
 				if strings.Contains(v.name(), w.only) {
 					variants = append(variants, v)
 				}

@@ -24,16 +24,20 @@ import (
 type variant struct {
 	*world
 	scheme, format string
-	clean          bool
+	mode           string
 }
 
-func (v variant) name() string {
-	verb := "backup"
-	if v.clean {
-		verb = "clean"
-	}
-	return v.scheme + "-" + v.format + "-" + verb
-}
+// The modes: what is done with mail.
+const (
+	keep   = "backup"
+	clean  = "clean"  // backup, and clean when all is archived
+	remove = "delete" // backup --delete
+)
+
+func (v variant) name() string { return v.scheme + "-" + v.format + "-" + v.mode }
+
+// frees tells whether the server is emptied.
+func (v variant) frees() bool { return v.mode != keep }
 
 // life is one archive from its beginning over some rounds.
 type life struct {
@@ -98,7 +102,7 @@ var hazards = func() (list []corpus.Hazard) {
 func (l *life) deliver() error {
 	boxes := l.mailboxes()
 	shown := rig.Multiset{}
-	if !l.clean {
+	if !l.frees() {
 		shown = l.ever
 	}
 	for i, box := range boxes {
@@ -116,7 +120,7 @@ func (l *life) deliver() error {
 			return fmt.Errorf("deliver to %s: %w", box, err)
 		}
 		l.tally.messages.Add(int64(len(msgs)))
-		if i == 0 && l.scheme == "imaps" && !l.clean && l.random.IntN(3) == 0 {
+		if i == 0 && l.scheme == "imaps" && !l.frees() && l.random.IntN(3) == 0 {
 			if err := l.server.SetUIDValidity(l.user, box, 1+l.random.Uint32N(1<<30)); err != nil {
 				return fmt.Errorf("change UIDVALIDITY: %w", err)
 			}
@@ -140,15 +144,17 @@ func (l *life) round(ctx context.Context) error {
 	if err := l.exactlyOnce(ctx); err != nil {
 		return err
 	}
-	if l.clean {
+	if l.mode == clean {
 		if err := l.until(ctx, "clean"); err != nil {
 			return err
 		}
-		if n, err := l.server.Count(l.user, "INBOX"); err != nil || n > 0 {
-			return fmt.Errorf("clean is done and %d messages are left (%v)", n, err)
-		}
 		if err := l.exactlyOnce(ctx); err != nil {
 			return err
+		}
+	}
+	if l.frees() {
+		if n, err := l.server.Count(l.user, "INBOX"); err != nil || n > 0 {
+			return fmt.Errorf("all is done and %d messages are left (%v)", n, err)
 		}
 	}
 	l.rounds.Add(1)
@@ -159,6 +165,9 @@ func (l *life) args(verb string, port int) []string {
 	a := []string{verb, fmt.Sprintf("%s://%s@127.0.0.1:%d", l.scheme, l.user, port), l.archive, "--json"}
 	if verb == "clean" {
 		return append(a, "--older-than", "0d", "--yes", "--max-delete", "100%")
+	}
+	if l.mode == remove {
+		a = append(a, "--delete")
 	}
 	return append(a, "--format", l.format)
 }
@@ -277,7 +286,7 @@ func (l *life) count(verb string, stdout []byte) error {
 // nothingLost checks, whatever has just been killed, that server and archive
 // together hold everything that was ever delivered.
 func (l *life) nothingLost() error {
-	if !l.clean {
+	if !l.frees() {
 		return nil // nothing is deleted
 	}
 	held, _ := rig.Held(l.format, l.archive) // there may be halves of messages
