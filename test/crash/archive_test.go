@@ -65,7 +65,7 @@ func (p place) open(o vault.Options) (*vault.Vault, error) {
 
 // backup is what the command does: the archive is opened, the engine runs, the
 // archive is closed.
-func (p place) backup(s *server, r run) (res fetch.Result, err error) {
+func (p place) backup(s fetch.Source, r run) (res fetch.Result, err error) {
 	v, err := p.open(vault.Options{Create: true, WrapFS: r.wrap, Hook: r.hook})
 	if err != nil {
 		return fetch.Result{}, err
