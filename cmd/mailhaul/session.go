@@ -56,7 +56,8 @@ func (a *app) status() {
 		r.Status()
 		return
 	}
-	a.ui.Note("mailhaul: nothing is being transferred at the moment")
+	// Not by a.ui, which start may just be replacing.
+	ui.New(ui.Options{Out: a.stdout, Err: a.stderr}).Note("mailhaul: nothing is being transferred at the moment")
 }
 
 // conclude tells how a run ended, in words and as a summary, and fixes the exit
