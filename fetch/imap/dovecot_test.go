@@ -20,12 +20,16 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func sourceOf(s *dovecot.Server, user string, port int) *imap.Source {
-	return imap.New(imap.Config{
+func sourceOf(s *dovecot.Server, user string, port int, change ...func(*imap.Config)) *imap.Source {
+	cfg := imap.Config{
 		Server:      dial.Server{Host: s.Host, Port: port, CAFile: s.CAFile, Timeout: 20 * time.Second},
 		Credentials: auth.Credentials{User: user, Password: dovecot.Password},
 		Pause:       10 * time.Millisecond, Version: "test",
-	})
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	return imap.New(cfg)
 }
 
 // made is messages of 2 to 8 kB, every one different.
@@ -110,7 +114,7 @@ func inbox(t testing.TB, s *imap.Source, name string) mail.Mailbox {
 }
 
 func TestDovecot(t *testing.T) {
-	srv := dovecot.Start(t, dovecot.Options{Prefix: "INBOX.", Separator: "."})
+	srv := dovecot.Start(t, dovecot.Options{Prefix: "INBOX.", Separator: ".", Compress: true})
 	want := made(700)
 	big := bytes.Repeat([]byte("0123456789abcdef0123456789abcdef0123456789abcdef\r\n"), 30_000)
 	want = append(want, dovecot.Message{Date: time.Unix(1600000000, 0), Octets: append([]byte("Subject: big\r\n\r\n"), big...)})
@@ -120,8 +124,8 @@ func TestDovecot(t *testing.T) {
 	if err := srv.Append("ada", "INBOX.Entwürfe.2023", want[:3]...); err != nil {
 		t.Fatal(err)
 	}
-	for _, port := range []int{srv.IMAPS} {
-		s := sourceOf(srv, "ada", port)
+	for _, compress := range []imap.Compression{imap.CompressNever, imap.CompressAlways} {
+		s := sourceOf(srv, "ada", srv.IMAPS, func(cfg *imap.Config) { cfg.Compress = compress })
 		mb := inbox(t, s, "INBOX")
 		if mb.Messages != int64(len(want)) || mb.State == "" || mb.UIDValidity == 0 {
 			t.Errorf("state: %+v", mb)

@@ -386,6 +386,7 @@ type worker struct {
 	octets   int64 // of inFlight
 	held     int   // octets at the end of the outbox's parcel that belong to the response being read
 	holding  bool
+	meter    meter
 }
 
 func newWorker(j *job, c *imapconn.Conn) *worker {
@@ -394,6 +395,7 @@ func newWorker(j *job, c *imapconn.Conn) *worker {
 
 func (w *worker) run(ctx context.Context) error {
 	h := &imapconn.Handler{Fetch: w}
+	w.startMeter()
 	for {
 		if err := w.fill(ctx); err != nil {
 			return w.lost(ctx, err)
@@ -426,8 +428,16 @@ func (w *worker) fill(ctx context.Context) error {
 		if err := w.j.s.gov.wait(ctx); err != nil {
 			return err
 		}
+		if w.toCompress() {
+			if n > 0 {
+				return nil // what is in flight comes first
+			}
+			if err := w.c.Compress(ctx); err != nil {
+				return err
+			}
+		}
 		if n >= windowSingle || n > 1 && w.octets >= windowOctets ||
-			n >= windowSets && len(w.inFlight[n-1].wants) > 1 {
+			n >= w.sets() && len(w.inFlight[n-1].wants) > 1 {
 			return nil
 		}
 		b := w.j.next()
@@ -445,6 +455,14 @@ func (w *worker) fill(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// sets is how many sets are asked for ahead.
+func (w *worker) sets() int {
+	if w.meter.idle {
+		return windowSets
+	}
+	return meterSets
 }
 
 // answered looks at what a command did not bring.
@@ -546,6 +564,7 @@ func (w *worker) Body(f *imapconn.Fetch, b *imapconn.Body) error {
 
 // End takes what a response says.
 func (w *worker) End(f *imapconn.Fetch) error {
+	w.measure()
 	x := w.find(f)
 	holding := w.holding
 	w.holding = false

@@ -664,14 +664,22 @@ func TestOnlyReads(t *testing.T) {
 }
 
 func TestSource(t *testing.T) {
+	t.Run("clear", func(t *testing.T) { testSource(t) })
+	t.Run("compressed", func(t *testing.T) { testSource(t, always) })
+}
+
+func testSource(t *testing.T, change ...func(*imap.Config)) {
 	fetchtest.Run(t, func(t *testing.T, messages []fetchtest.Message) fetchtest.Account {
-		srv := &testserver.IMAP{}
+		srv := &testserver.IMAP{Capabilities: compressing}
 		refused := make(map[uint32]bool)
 		for i, m := range messages {
 			srv.Messages = append(srv.Messages, testserver.IMAPMessage{UID: uint32(i + 10), Octets: string(m.Octets)})
 			refused[uint32(i+10)] = m.Refused
 		}
 		srv.Answer = func(c *testserver.IMAPConn, cmd string) bool {
+			if compress(t, c, cmd) {
+				return true
+			}
 			words := strings.Fields(cmd)
 			for uid, no := range refused {
 				set := words[min(2, len(words)-1)]
@@ -688,7 +696,7 @@ func TestSource(t *testing.T) {
 			}
 			return false
 		}
-		return fetchtest.Account{Source: serve(t, srv), Mailbox: "INBOX", CanRefuse: true}
+		return fetchtest.Account{Source: serve(t, srv, change...), Mailbox: "INBOX", CanRefuse: true}
 	})
 }
 

@@ -9,6 +9,7 @@ package imap
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"mailhaul/fetch"
@@ -36,6 +37,8 @@ type Config struct {
 	Patience time.Duration
 	// Notify is told about such pauses (mail.EventWaiting); nil for nobody.
 	Notify mail.Notify
+	// Compress says when connections are compressed.
+	Compress Compression
 	// Version of the program, told to servers that offer ID.
 	Version string
 }
@@ -46,6 +49,8 @@ type Source struct {
 	account string
 	pool    *pool
 	gov     *governor
+
+	compress atomic.Int32 // a Compression; CompressAuto until it is known
 }
 
 var (
@@ -65,10 +70,20 @@ func New(cfg Config) *Source {
 	s := &Source{cfg: cfg, account: mail.AccountKey("imap", cfg.Credentials.User, cfg.Server.Host)}
 	s.gov = newGovernor(s.account, cfg.Pause, cfg.Patience, cfg.Notify)
 	s.pool = newPool(cfg.Connections, cfg.Pause, s.gov, func(ctx context.Context) (*imapconn.Conn, error) {
-		return imapconn.Dial(ctx, imapconn.Config{
+		c, err := imapconn.Dial(ctx, imapconn.Config{
 			Server: cfg.Server, Credentials: cfg.Credentials, Version: cfg.Version, MaxMessage: cfg.MaxMessage,
 		})
+		if err != nil {
+			return nil, err
+		}
+		if err := s.compressAtOnce(ctx, c); err != nil {
+			s.noteInflation(err)
+			_ = c.Close()
+			return nil, err
+		}
+		return c, nil
 	})
+	s.compress.Store(int32(cfg.Compress))
 	return s
 }
 
@@ -102,6 +117,7 @@ const attempts = 3
 // heed obeys an error that is a server's word to wait, and tells whether it is one.
 // The wait itself comes before the next connection is lent.
 func (s *Source) heed(err error) bool {
+	s.noteInflation(err)
 	l, words, ok := imapconn.LimitOf(err)
 	if ok && !isGivenUp(err) {
 		s.limited(l, words)

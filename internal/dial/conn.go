@@ -38,14 +38,17 @@ var ErrAnswerTooLong = errors.New("answer of the server is longer than allowed")
 type Conn struct {
 	srv Server
 
-	raw net.Conn      // TCP, or TLS over it
-	br  *bufio.Reader // over raw
+	raw     net.Conn      // TCP, or TLS over it
+	br      *bufio.Reader // over raw
+	inflate *inflater     // over br; nil without compression
+	deflate *deflater     // likewise
 
 	lines   atomic.Bool
 	patient atomic.Bool
 	budget  atomic.Int64 // octets still allowed; negative means no limit
 	in      atomic.Int64
 	out     atomic.Int64
+	waited  atomic.Int64 // nanoseconds
 
 	mu    sync.Mutex // guards what decides on deadlines
 	owed  bool
@@ -83,6 +86,7 @@ func (t timed) Read(p []byte) (int, error) {
 	if err := c.armRead(); err != nil {
 		return 0, err
 	}
+	began := time.Now()
 	n, err := c.raw.Read(p)
 	c.in.Add(int64(n))
 	if n > 0 {
@@ -90,6 +94,7 @@ func (t timed) Read(p []byte) (int, error) {
 			err = werr
 		}
 	}
+	c.waited.Add(int64(time.Since(began)))
 	return n, c.cause(err)
 }
 
@@ -169,6 +174,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 }
 
 func (c *Conn) read(p []byte) (int, error) {
+	if c.inflate != nil {
+		return c.inflate.Read(p)
+	}
 	if !c.lines.Load() {
 		return c.br.Read(p)
 	}
@@ -187,6 +195,20 @@ func (c *Conn) read(p []byte) (int, error) {
 // Write sends octets, waiting at most the timeout for each piece to go.
 func (c *Conn) Write(p []byte) (int, error) {
 	c.tracer.out(p)
+	if c.deflate == nil || len(p) == 0 {
+		return c.write(p)
+	}
+	b, err := c.deflate.piece(p)
+	if err == nil {
+		_, err = c.write(b)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+func (c *Conn) write(p []byte) (int, error) {
 	done := 0
 	for {
 		piece := p[done:]
@@ -258,7 +280,8 @@ func (c *Conn) Lines(on bool) { c.lines.Store(on) }
 // ErrAnswerTooLong. A negative number means no limit.
 func (c *Conn) Budget(octets int64) { c.budget.Store(max(octets, -1)) }
 
-// Buffered returns how many octets of the server have come in and were not read.
+// Buffered returns how many octets of the server have come in and were not read; with
+// compression, as they came in.
 func (c *Conn) Buffered() int { return c.br.Buffered() }
 
 // BytesIn and BytesOut count the octets of the protocol, without TLS's own.

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapclient"
@@ -54,6 +55,7 @@ type Conn struct {
 	client  *imapclient.Client
 	prefix  string // of all tags, random
 	greeted string // text of the greeting
+	trip    time.Duration
 
 	// What the reader learns. The library's goroutine reads while a command of
 	// the library is in flight, the owner else, never both.
@@ -259,12 +261,14 @@ func (c *Conn) login() error {
 	}
 	c.caps = nil
 	c.last = Result{}
+	began := time.Now()
 	err = c.letLibrary(func() error {
 		if l.Client == nil {
 			return c.client.Login(c.cfg.Credentials.User, c.cfg.Credentials.Password.Reveal()).Wait()
 		}
 		return c.client.Authenticate(l.Client)
 	})
+	c.trip = time.Since(began)
 	if err == nil {
 		return nil
 	}

@@ -17,6 +17,7 @@ const Never = 0
 // Options says what the relay does to every connection.
 type Options struct {
 	Delay time.Duration // added to each direction
+	Rate  int64         // octets per second each direction of a connection lets through; 0 means any
 
 	// A connection ends after so many octets up (from the client) or down: what
 	// lies before is delivered. Never means no limit.
@@ -154,6 +155,13 @@ func (r *Relay) serve(client net.Conn, n int64) {
 	wg.Wait()
 }
 
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 type chunk struct {
 	b   []byte
 	due time.Time
@@ -190,7 +198,12 @@ func (r *Relay) pass(dst, src net.Conn, limit int64, count *atomic.Int64, end fu
 
 func (r *Relay) write(dst net.Conn, queue <-chan chunk, limit int64, count *atomic.Int64, end func()) {
 	var passed int64
+	var free time.Time // when the line is free again
 	for c := range queue {
+		if r.opts.Rate > 0 {
+			free = later(free, time.Now()).Add(time.Duration(len(c.b)) * time.Second / time.Duration(r.opts.Rate))
+			c.due = later(c.due, free)
+		}
 		if wait := time.Until(c.due); wait > 0 {
 			select {
 			case <-time.After(wait):

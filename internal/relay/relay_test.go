@@ -147,3 +147,23 @@ func TestBroken(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A rate holds octets back, and loses none.
+func TestRate(t *testing.T) {
+	const rate, n = 4 << 20, 1 << 20
+	_, c := start(t, Options{Rate: rate})
+	sent := bytes.Repeat([]byte("0123456789abcdef"), n/16)
+	began := time.Now()
+	go func() {
+		if _, err := c.Write(sent); err != nil {
+			t.Error(err)
+		}
+	}()
+	got := make([]byte, n)
+	if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, sent) {
+		t.Fatalf("came back changed: %v", err)
+	}
+	if took := time.Since(began); took < n*time.Second/rate*9/10 {
+		t.Errorf("%d octets in %v: faster than the rate allows", n, took)
+	}
+}

@@ -237,6 +237,7 @@ func (s *IMAP) fetch(c *IMAPConn, cmd string) {
 	rest, byUID := strings.CutPrefix(strings.ToUpper(cmd), "UID ")
 	rest = strings.TrimPrefix(rest, "FETCH ")
 	set, items, _ := strings.Cut(rest, " ")
+	var out strings.Builder
 	for i, m := range s.Messages {
 		n := uint32(i + 1)
 		if byUID {
@@ -253,8 +254,13 @@ func (s *IMAP) fetch(c *IMAPConn, cmd string) {
 				line += " BODY[" + section + "] " + Literal(octets)
 			}
 		}
-		c.Send(line + ")\r\n")
+		out.WriteString(line + ")\r\n")
+		if out.Len() > 64<<10 {
+			c.Send(out.String())
+			out.Reset()
+		}
 	}
+	c.Send(out.String())
 }
 
 // InSet tells whether a number is in an IMAP set.
