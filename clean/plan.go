@@ -179,10 +179,17 @@ func (p *planner) mailbox(ctx context.Context, mb mail.Mailbox) (*MailboxPlan, e
 
 // known is what the ledger has of one mailbox.
 type known struct {
-	claims map[string]mail.Claim
+	claims map[string]claimFacts
 	held   map[int64]heldFacts
 	open   []mail.Deletion
-	listed map[string]mail.Flags // what the server shows now, for open
+	ours   map[string]bool       // of open, by key
+	listed map[string]mail.Flags // what the server shows now of open
+}
+
+// claimFacts is the compact form of a mail.Claim.
+type claimFacts struct {
+	id, message, size int64
+	fetched           bool
 }
 
 type heldFacts struct {
@@ -195,11 +202,11 @@ type heldFacts struct {
 func claimKey(validity uint32, uid string) string { return fmt.Sprint(validity, " ", uid) }
 
 func (p *planner) known(ctx context.Context, mb mail.Mailbox) (*known, error) {
-	k := &known{claims: make(map[string]mail.Claim), held: make(map[int64]heldFacts), listed: make(map[string]mail.Flags)}
+	k := &known{claims: make(map[string]claimFacts), held: make(map[int64]heldFacts)}
 	account := p.Source.Account()
 	err := p.Ledger.Claims(ctx, account, mb.Name, func(c mail.Claim) error {
 		if c.Gone.IsZero() {
-			k.claims[claimKey(c.UIDValidity, c.UID)] = c
+			k.claims[claimKey(c.UIDValidity, c.UID)] = claimFacts{c.ID, c.Message, c.Size, c.Fetched}
 		}
 		return nil
 	})
@@ -217,13 +224,26 @@ func (p *planner) known(ctx context.Context, mb mail.Mailbox) (*known, error) {
 	if err != nil {
 		return nil, err
 	}
-	k.open, err = p.Ledger.OpenDeletions(ctx, account, mb.Name)
+	open, err := p.Ledger.OpenDeletions(ctx, account, mb.Name)
+	k.expect(open)
 	return k, err
 }
 
-// openIntent tells whether an intent of ours on this claim is open.
-func (k *known) openIntent(claim int64) bool {
-	return slices.ContainsFunc(k.open, func(d mail.Deletion) bool { return d.Claim.ID == claim })
+// expect takes the open intents.
+func (k *known) expect(open []mail.Deletion) {
+	k.open = open
+	k.ours = make(map[string]bool, len(open))
+	k.listed = make(map[string]mail.Flags, len(open))
+	for _, d := range open {
+		k.ours[claimKey(d.Claim.UIDValidity, d.Claim.UID)] = true
+	}
+}
+
+// note remembers what is shown of a message with an open intent.
+func (k *known) note(key string, flags mail.Flags) {
+	if k.ours[key] {
+		k.listed[key] = flags
+	}
 }
 
 // settle records what a complete listing says of intents whose outcome was not
@@ -250,9 +270,9 @@ func (k *known) settle(ctx context.Context, ledger Ledger) (open map[int64][]int
 // mean it; why says why it stays all the same.
 func (p *planner) weigh(in mail.Info, k *known) (c candidate, why string, selected bool) {
 	key := claimKey(in.Ref.UIDValidity, in.Ref.UID)
-	k.listed[key] = in.Flags
+	k.note(key, in.Flags)
 	claim, claimed := k.claims[key]
-	facts := k.held[claim.Message]
+	facts := k.held[claim.message]
 	if in.InternalDate.IsZero() && claimed && facts.dated {
 		// POP3 gives no date. The ledger's was read from this message's header,
 		// which is compared again before anything is deleted.
@@ -262,11 +282,11 @@ func (p *planner) weigh(in mail.Info, k *known) (c candidate, why string, select
 	if !match {
 		return c, "", false
 	}
-	ours := claimed && k.openIntent(claim.ID)
+	ours := claimed && k.ours[key]
 	switch {
 	case in.Ref.UID == "":
 		return c, WhyNoUID, true
-	case !claimed || claim.Size >= 0 && in.Size >= 0 && claim.Size != in.Size:
+	case !claimed || claim.size >= 0 && in.Size >= 0 && claim.size != in.Size:
 		return c, WhyNotArchived, true
 	case !sure && p.Selection.NeedsDate() && in.InternalDate.IsZero(), p.oldestFirst() && in.InternalDate.IsZero():
 		return c, WhyNoDate, true
@@ -283,8 +303,8 @@ func (p *planner) weigh(in mail.Info, k *known) (c candidate, why string, select
 		return c, WhySuspicious, true
 	}
 	return candidate{
-		uid: in.Ref.UID, validity: in.Ref.UIDValidity, seq: in.Seq, claim: claim.ID, message: claim.Message, size: in.Size,
-		date: in.InternalDate.Unix(), flags: p.intern(in.Flags), doubt: facts.suspicious != "", refetch: !claim.Fetched || facts.suspicious != "", ours: ours,
+		uid: in.Ref.UID, validity: in.Ref.UIDValidity, seq: in.Seq, claim: claim.id, message: claim.message, size: in.Size,
+		date: in.InternalDate.Unix(), flags: p.intern(in.Flags), doubt: facts.suspicious != "", refetch: !claim.fetched || facts.suspicious != "", ours: ours,
 	}, "", true
 }
 

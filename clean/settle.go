@@ -2,8 +2,6 @@ package clean
 
 import (
 	"context"
-
-	"mailhaul/mail"
 )
 
 // Settle finds out what came of deletions that an earlier run began and did not hear
@@ -21,12 +19,13 @@ func Settle(ctx context.Context, src Source, ledger Ledger) error {
 		if len(open) == 0 {
 			continue
 		}
-		k := &known{open: open, listed: make(map[string]mail.Flags)}
+		k := &known{}
+		k.expect(open)
 		for in, err := range src.List(ctx, mb) {
 			if err != nil {
 				return err
 			}
-			k.listed[claimKey(in.Ref.UIDValidity, in.Ref.UID)] = in.Flags
+			k.note(claimKey(in.Ref.UIDValidity, in.Ref.UID), in.Flags)
 		}
 		if _, err := k.settle(ctx, ledger); err != nil {
 			return err
