@@ -39,6 +39,8 @@ type deletion struct {
 	o    mail.DeleteOrder
 	seq  []uint32 // of each proof in this session, 0 if it is settled
 	uids []string
+	done []bool // settled, in whatever session
+	sent bool   // the intent is on record: from now on nothing is tried again
 }
 
 // Delete deletes what the order proves. Messages that were not read in this very
@@ -49,15 +51,14 @@ func (s *Source) Delete(ctx context.Context, _ mail.Mailbox, o mail.DeleteOrder)
 		return err
 	}
 	defer s.unlock()
-	failed := 0
-	ss, err := s.session(ctx, &failed)
-	if err != nil {
-		return err
+	d := &deletion{s: s, o: o, done: make([]bool, len(o.Proofs))}
+	ss, err := d.session(ctx)
+	if err != nil && isLost(err) && !d.sent && ctx.Err() == nil { // it was idle for too long
+		ss, err = d.session(ctx)
 	}
-	d := &deletion{s: s, o: o}
-	err = s.under(ctx, ss, d.run)
-	s.drop()
 	switch {
+	case ss == nil:
+		return err
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
@@ -68,6 +69,18 @@ func (s *Source) Delete(ctx context.Context, _ mail.Mailbox, o mail.DeleteOrder)
 		return s.name(ss.conn.Fail("delete messages", err))
 	}
 	return s.name(err)
+}
+
+// session carries the order out in one session and ends it.
+func (d *deletion) session(ctx context.Context) (*session, error) {
+	failed := 0
+	ss, err := d.s.session(ctx, &failed)
+	if err != nil {
+		return nil, err
+	}
+	err = d.s.under(ctx, ss, d.run)
+	d.s.drop()
+	return ss, err
 }
 
 func (d *deletion) run(ss *session) error {
@@ -99,6 +112,7 @@ func (d *deletion) run(ss *session) error {
 	if len(passed) == 0 {
 		return d.s.leave(ss)
 	}
+	d.sent = true
 	if err := d.o.Intend(passed); err != nil {
 		return err
 	}
@@ -108,7 +122,10 @@ func (d *deletion) run(ss *session) error {
 // settle tells the engine what became of a message, once.
 func (d *deletion) settle(i int, gone bool, why string) {
 	d.seq[i] = 0
-	d.o.Settle(i, gone, why)
+	if !d.done[i] {
+		d.done[i] = true
+		d.o.Settle(i, gone, why)
+	}
 }
 
 // find looks the messages up by UIDL and compares their sizes.
@@ -124,6 +141,7 @@ func (d *deletion) find(ss *session) error {
 		d.uids[i] = in.Ref.UID
 		seq := ss.list.find(in.Ref.UID, in.Seq)
 		switch {
+		case d.done[i]:
 		case seq == 0:
 			d.settle(i, false, mail.WhyVanished)
 		case in.Size >= 0 && ss.list.size(seq) != in.Size:

@@ -25,6 +25,7 @@ type maildrop struct {
 	sessions int
 
 	noTOP bool
+	idle  int                                   // the session, from 1, that ends at the first TOP: it was idle for too long
 	uidl  func(session, n int) string           // instead of "uidl-n"
 	size  func(session, n int) int              // instead of the length
 	dele  func(n int) string                    // answer, "" for +OK, "drop" to close
@@ -138,6 +139,9 @@ func (d *maildrop) serve(c net.Conn) {
 			}
 			say(".")
 		case "RETR", "TOP":
+			if verb == "TOP" && session+1 == d.idle {
+				return
+			}
 			if n == 0 || verb == "TOP" && d.noTOP {
 				say("-ERR no")
 				continue
@@ -200,6 +204,7 @@ func TestDeleteAtOddServers(t *testing.T) {
 	}{
 		{name: "good", drop: &maildrop{}, intended: all, gone: all},
 		{name: "no TOP", drop: &maildrop{noTOP: true}, intended: all, gone: all},
+		{name: "idle for too long before", drop: &maildrop{idle: 2}, intended: all, gone: all},
 		{name: "DELE refused", drop: &maildrop{dele: func(n int) string {
 			if n == 3 {
 				return "-ERR locked"
