@@ -42,6 +42,7 @@ type message struct {
 	date  time.Time
 	flags mail.Flags
 	stays string // the server refuses
+	keeps error  // the server does not give it
 }
 
 func (s *server) Account() string { return ada }
@@ -72,6 +73,12 @@ func (s *server) Fetch(_ context.Context, _ mail.Mailbox, wants []mail.Want, del
 		for _, m := range s.messages {
 			if m.uid == w.UID {
 				s.wire = append(s.wire, "FETCH "+m.uid)
+				if m.keeps != nil {
+					if err := deliver(s.info(m), nil, m.keeps); err != nil {
+						return err
+					}
+					continue
+				}
 				if err := deliver(s.info(m), strings.NewReader(m.wire), nil); err != nil {
 					return err
 				}
@@ -384,6 +391,20 @@ func TestSizeDoubtIsClearedByASecondFetch(t *testing.T) {
 	res := w.run(w.options())
 	w.left("2")
 	if res.Deleted != 1 || res.Stayed[clean.WhySuspicious] != 1 {
+		t.Errorf("%+v", res)
+	}
+}
+
+// A message whose octets the server does not give again has failed, and is not
+// taken for one that has changed.
+func TestWhatIsNotGivenAgainHasFailed(t *testing.T) {
+	w := newWorld(t)
+	doubt := func(m *message, a *mail.Archived) { m.size, a.Suspicious = 999, mail.SizeDoubt(999, 120) }
+	w.put("1", 100, doubt).keeps = errLost
+	w.put("2", 100, doubt).keeps = mail.ErrVanished
+	res := w.run(w.options())
+	w.left("1", "2")
+	if res.Failed != 1 || res.Stayed[mail.WhyVanished] != 1 || res.Deleted != 0 {
 		t.Errorf("%+v", res)
 	}
 }

@@ -110,6 +110,8 @@ func (r *run) batch(ctx context.Context, m *MailboxPlan, doom []candidate) error
 	return r.order(ctx, m, doomed, sizes)
 }
 
+var errNotGiven = errors.New("the server lists the message and did not give it again")
+
 // fetchAgain fetches the octets of messages that were recognised by their header
 // only, or whose length is in doubt, and lets those go on whose octets are the
 // archived ones.
@@ -127,9 +129,19 @@ func (r *run) fetchAgain(ctx context.Context, m *MailboxPlan, doom []candidate) 
 	}
 	var mu sync.Mutex
 	same := make(map[string]bool)
+	refused := make(map[string]error) // of messages that the server did not give
+	for uid := range byUID {
+		refused[uid] = errNotGiven
+	}
 	err := r.Source.Fetch(ctx, m.mb, wants, func(in mail.Info, rd io.Reader, err error) error {
 		i, asked := byUID[in.Ref.UID]
-		if err != nil || !asked {
+		if !asked {
+			return nil
+		}
+		if err != nil {
+			mu.Lock()
+			refused[in.Ref.UID] = err
+			mu.Unlock()
 			return nil
 		}
 		octets := mail.NewCanonical(rd, nil)
@@ -140,11 +152,10 @@ func (r *run) fetchAgain(ctx context.Context, m *MailboxPlan, doom []candidate) 
 		if err != nil {
 			return err
 		}
-		if held.Receipt.Digest == octets.Sums().Digest {
-			mu.Lock()
-			same[in.Ref.UID] = true
-			mu.Unlock()
-		}
+		mu.Lock()
+		defer mu.Unlock()
+		delete(refused, in.Ref.UID)
+		same[in.Ref.UID] = held.Receipt.Digest == octets.Sums().Digest
 		return nil
 	})
 	if err != nil {
@@ -155,6 +166,12 @@ func (r *run) fetchAgain(ctx context.Context, m *MailboxPlan, doom []candidate) 
 	for _, c := range doom {
 		switch {
 		case !c.refetch:
+		case errors.Is(refused[c.uid], mail.ErrVanished):
+			r.stay(mail.WhyVanished)
+			continue
+		case refused[c.uid] != nil:
+			r.failed(m, c, refused[c.uid])
+			continue
 		case !same[c.uid] && c.doubt:
 			r.Notify(mail.Event{Kind: mail.EventSuspicious, Ref: r.ref(m, c.uid), Reason: "its length is not what the server lists, and a second fetch did not give the same octets"})
 			r.stay(WhySuspicious)
@@ -310,6 +327,14 @@ func (r *run) supersede(ctx context.Context, m *MailboxPlan, list []mail.Doomed)
 		return nil
 	}
 	return r.Ledger.SettleDeletions(ctx, old)
+}
+
+// failed counts a message that the server would not give again; it stays.
+func (r *run) failed(m *MailboxPlan, c candidate, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.res.Failed++
+	r.Notify(mail.Event{Kind: mail.EventFailed, Ref: r.ref(m, c.uid), Err: err})
 }
 
 func (r *run) stay(why string) {
