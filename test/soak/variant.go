@@ -49,6 +49,7 @@ type life struct {
 	ever    rig.Multiset // what the archive must hold, see deliver
 	n       int          // messages delivered
 	pace    time.Duration
+	last    []byte // what the last run that ended well said
 }
 
 // roundsOfALife is how often mail comes before a new archive is begun.
@@ -154,7 +155,7 @@ func (l *life) round(ctx context.Context) error {
 	}
 	if l.frees() {
 		if n, err := l.server.Count(l.user, "INBOX"); err != nil || n > 0 {
-			return fmt.Errorf("all is done and %d messages are left (%v)", n, err)
+			return fmt.Errorf("all is done and %d messages are left (%v): %s", n, err, l.last)
 		}
 	}
 	l.rounds.Add(1)
@@ -275,6 +276,7 @@ func parse(stdout []byte) (s summary, err error) {
 }
 
 func (l *life) count(verb string, stdout []byte) error {
+	l.last = stdout
 	s, err := parse(stdout)
 	if err != nil || s.Failed+s.Suspicious > 0 {
 		return fmt.Errorf("%s: exit 0 and %+v (%v)", verb, s, err)
