@@ -146,7 +146,7 @@ func (b *box) recordAdoptions(ctx context.Context, all []found) error {
 	slices.SortFunc(all, func(x, y found) int { return int(int64(x.uid) - int64(y.uid)) })
 	gone := make(map[int64]bool)
 	for part := range slices.Chunk(all, adoptCount) {
-		s := mail.Sending{Account: b.Destination.Account(), Mailbox: b.job.to, UIDValidity: b.state.UIDValidity}
+		s := mail.Sending{Account: b.Account, Mailbox: b.job.to, UIDValidity: b.state.UIDValidity}
 		for _, f := range part {
 			s.Messages = append(s.Messages, mail.Outgoing{Message: f.message, Digest: f.digest})
 		}

@@ -32,6 +32,7 @@ type arrival struct {
 	message int64
 	claim   int64 // 0: its UID is not known
 	uid     uint32
+	size    int64      // at the destination
 	flags   mail.Flags // at the source when it was sent
 }
 
@@ -99,7 +100,7 @@ func (b *box) work(ctx context.Context) error {
 func (b *box) know(ctx context.Context, validity uint32) ([]mail.Upload, error) {
 	b.arrived, b.claimed, b.stale = nil, nil, false
 	shared := make(map[mail.Flags]mail.Flags) // few different ones
-	account := b.Destination.Account()
+	account := b.Account
 	err := b.Ledger.Claims(ctx, account, b.job.to, func(c mail.Claim) error {
 		if !b.job.exists || c.UIDValidity != validity {
 			b.stale = true
@@ -114,7 +115,7 @@ func (b *box) know(ctx context.Context, validity uint32) ([]mail.Upload, error) 
 			shared[f] = f
 		}
 		uid, _ := strconv.ParseUint(c.UID, 10, 32) // 0: unknown
-		b.arrived = append(b.arrived, arrival{message: c.Message, claim: c.ID, uid: uint32(uid), flags: f})
+		b.arrived = append(b.arrived, arrival{message: c.Message, claim: c.ID, uid: uint32(uid), size: c.Size, flags: f})
 		return nil
 	})
 	if err != nil {
@@ -169,15 +170,18 @@ func (b *box) stillThere(ctx context.Context) error {
 	if err := b.open(ctx); err != nil {
 		return err
 	}
-	uids := make(map[uint32]bool)
+	sizes := make(map[uint32]int64)
 	err := b.Destination.List(ctx, b.state, 1, func(in mail.Info) error {
-		uids[number(in.Ref.UID)] = true
+		sizes[number(in.Ref.UID)] = in.Size
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	b.arrived = slices.DeleteFunc(b.arrived, func(a arrival) bool { return a.uid != 0 && !uids[a.uid] })
+	b.arrived = slices.DeleteFunc(b.arrived, func(a arrival) bool {
+		size, there := sizes[a.uid]
+		return a.uid != 0 && (!there || size != a.size)
+	})
 	return nil
 }
 

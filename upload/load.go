@@ -46,6 +46,7 @@ type group struct {
 type loader struct {
 	*box
 	todo  []int64
+	ready int // of todo, these were prepared
 	out   chan group
 	slabs chan []byte // given back
 }
@@ -101,6 +102,10 @@ func (l *loader) fill(ctx context.Context, g *group, first *item) (next *item) {
 		}
 	}
 	for len(g.items) < groupCount && len(l.todo) > 0 && ctx.Err() == nil {
+		if err := l.prepare(ctx); err != nil {
+			g.err = err
+			return nil
+		}
 		h, err := l.Messages.Message(ctx, l.todo[0])
 		if err != nil {
 			g.err = err
@@ -110,6 +115,7 @@ func (l *loader) fill(ctx context.Context, g *group, first *item) (next *item) {
 			return nil
 		}
 		l.todo = l.todo[1:]
+		l.ready--
 		if err := l.tooBig(h); err != nil {
 			g.items = append(g.items, &item{held: h, wire: -1})
 			continue
@@ -134,6 +140,16 @@ func (l *loader) fill(ctx context.Context, g *group, first *item) (next *item) {
 		g.items = append(g.items, it)
 	}
 	return nil
+}
+
+// prepare lets a Preparer read ahead.
+func (l *loader) prepare(ctx context.Context) error {
+	p, ok := l.Messages.(Preparer)
+	if !ok || l.ready > 0 {
+		return nil
+	}
+	l.ready = min(len(l.todo), groupCount)
+	return p.Prepare(ctx, l.todo[:l.ready])
 }
 
 // take reads a message's octets and compares their digest: what is damaged is not

@@ -29,6 +29,14 @@ type Messages interface {
 	Open(ctx context.Context, rc mail.Receipt) (io.ReadCloser, error)
 }
 
+// Preparer is a source of Messages that gives many at a time faster than one by
+// one.
+type Preparer interface {
+	// Prepare is told which messages will be opened next, in this order. What cannot
+	// be had, Open says. It returns an error only if no message can be had any more.
+	Prepare(ctx context.Context, ids []int64) error
+}
+
 // Ledger is what Run needs to know and to record. The callbacks must not call it.
 type Ledger interface {
 	// Accounts returns the accounts that mail was copied from.
@@ -52,6 +60,7 @@ type Options struct {
 	Destination Destination
 	Messages    Messages
 	Ledger      Ledger
+	Account     string // the destination's name in the ledger; "" for Destination.Account()
 	Selection   mail.Selection
 	Mapping     Mapping
 	// MarkSeen gives \Seen to messages that come from where there are no flags.
@@ -59,6 +68,8 @@ type Options struct {
 	Subscribe bool // subscribe to every mailbox that gets messages
 	DryRun    bool // show the plan, and change nothing on either side
 	Parallel  int  // mailboxes at once; at least 1
+	// Only, if not nil, are the mailboxes to be worked on. The plan is made of all.
+	Only []string
 	// Plan, if not nil, is told where each mailbox goes before anything is sent.
 	Plan   func([]Target)
 	Notify mail.Notify
@@ -118,6 +129,9 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	if o.Pause <= 0 {
 		o.Pause = time.Second
 	}
+	if o.Account == "" {
+		o.Account = o.Destination.Account()
+	}
 	o.Parallel = max(1, o.Parallel)
 	r := &run{Options: o}
 	jobs, err := r.plan(ctx)
@@ -160,14 +174,14 @@ func (r *run) plan(ctx context.Context) ([]*job, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.restoring = slices.Contains(accounts, r.Destination.Account())
+	r.restoring = slices.Contains(accounts, r.Account)
 	if l, ok := r.Destination.(Limiter); ok {
 		r.limit = l.MaxMessage()
 	}
 	var asked error
 	targets := r.Mapping.plan(from, there, r.Destination.Fit, func(name string) bool {
 		used := false
-		err := r.Ledger.Claims(ctx, r.Destination.Account(), name, func(mail.Claim) error {
+		err := r.Ledger.Claims(ctx, r.Account, name, func(mail.Claim) error {
 			used = true
 			return errEnough
 		})
@@ -186,6 +200,9 @@ func (r *run) plan(ctx context.Context) ([]*job, error) {
 		if t.Altered {
 			r.warn(fmt.Errorf("mailbox %s: the destination cannot have such a name; it becomes %s", t.From, t.To))
 		}
+	}
+	if r.Only != nil {
+		targets = slices.DeleteFunc(targets, func(t Target) bool { return !slices.Contains(r.Only, t.From) })
 	}
 	return jobsOf(targets, there), nil
 }

@@ -176,7 +176,7 @@ func (s *sender) watchQuota(a Answer) {
 
 func (s *sender) intend(ctx context.Context, items []*item) ([]*pending, error) {
 	sending := mail.Sending{
-		Account: s.Destination.Account(), Mailbox: s.job.to, UIDValidity: s.state.UIDValidity, UIDNext: s.state.UIDNext,
+		Account: s.Account, Mailbox: s.job.to, UIDValidity: s.state.UIDValidity, UIDNext: s.state.UIDNext,
 	}
 	pend := make([]*pending, len(items))
 	for i, it := range items {
