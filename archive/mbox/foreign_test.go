@@ -95,13 +95,17 @@ func TestRecover(t *testing.T) {
 		all  bool
 		want int
 	}{
-		"nothing":               {"", false, false, 2},
-		"killed":                {ours + ours[:len(ours)-5], true, false, 2},
-		"killed in a From_":     {ours[:9], true, false, 2},
-		"killed, torn to zeros": {strings.Repeat("\x00", 100), true, false, 2},
-		"mutt saved":            {from + "M: 3\n\nthree\n\n", false, true, 3},
-		"killed, then saved":    {ours[:len(ours)-1] + "\n" + from + "M: 3\n\nthree\n\n", true, true, 4},
-		"longer without a mark": {ours, false, true, 3},
+		"nothing":                                {"", false, false, 2},
+		"killed":                                 {ours + ours[:len(ours)-5], true, false, 2},
+		"killed in a From_":                      {ours[:9], true, false, 2},
+		"killed, torn to zeros":                  {strings.Repeat("\x00", 100), true, false, 2},
+		"mutt saved":                             {from + "M: 3\n\nthree\n\n", false, true, 3},
+		"killed, then saved":                     {ours[:len(ours)-1] + "\n" + from + "M: 3\n\nthree\n\n", true, true, 4},
+		"killed in a line, then saved behind it": {ours[:len(ours)-4] + from + "M: 3\n\nthree\n\n", true, true, 3},
+		"killed in a line, then saved below it":  {ours[:len(ours)-4] + "\n" + from + "M: 3\n\nthree\n\n", true, true, 3},
+		"killed in a long line, then saved":      {ours + strings.Repeat("x", 3*readAhead-7) + from + "M: 3\n\nthree\n\n", true, true, 3},
+		"killed behind a quoted From_":           {string(encoded(t, []byte("A: 3\n\n"+from+"B: 4\n\n"), "")), true, false, 2},
+		"longer without a mark":                  {ours, false, true, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, at := committed(t)

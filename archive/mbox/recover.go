@@ -1,6 +1,7 @@
 package mbox
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -141,10 +142,57 @@ func holdsForeign(f io.ReaderAt, from, to int64) (bool, error) {
 	for {
 		err := s.next()
 		if err == io.EOF {
-			return false, nil
+			return holdsGlued(f, from, to)
 		}
 		if err != nil || s.msg.reader {
 			return err == nil, err
+		}
+	}
+}
+
+// holdsGlued tells whether a message was saved directly behind a torn one, where no
+// empty line shows it: a From_ line anywhere in a line, with a header line behind
+// it that mailhaul would not write there. What mailhaul has quoted does not count.
+func holdsGlued(f io.ReaderAt, from, to int64) (bool, error) {
+	r := bufio.NewReaderSize(io.NewSectionReader(f, from, to-from), readAhead)
+	var line []byte // its end at least
+	for {
+		piece, err := r.ReadSlice('\n')
+		line = append(line, piece...)
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			line = append(line[:0], line[max(0, len(line)-maxFrom):]...)
+			continue
+		case err == io.EOF:
+			return false, nil
+		case err != nil:
+			return false, err
+		}
+		if endsInFrom(line) {
+			next, err := r.Peek(maxSniff)
+			if err != nil && err != io.EOF {
+				return false, err
+			}
+			if isForeignHeader(next) {
+				return true, nil
+			}
+		}
+		line = line[:0]
+	}
+}
+
+// endsInFrom tells whether a line holds a From_ line that is not quoted.
+func endsInFrom(line []byte) bool {
+	line = line[max(0, len(line)-maxFrom):]
+	for at := 0; ; at++ {
+		i := bytes.Index(line[at:], fromWord)
+		if i < 0 {
+			return false
+		}
+		at += i
+		_, ok := parseFrom(line[at:])
+		if ok && (at == 0 || countQuotes(line) < at) {
+			return true
 		}
 	}
 }
