@@ -26,6 +26,7 @@ type fakeMessage struct {
 	refuse error // given instead of the octets
 	breaks int   // so many times the reader breaks off
 	silent bool  // listed, never delivered
+	mod    int   // of the last change, for changeSource
 }
 
 // fakeSource is a server in memory with one mailbox or more.
@@ -163,6 +164,63 @@ func (s headerSource) Headers(_ context.Context, mb mail.Mailbox, wants []mail.W
 		}
 	}
 	return nil
+}
+
+// changeSource is an IMAP server with CONDSTORE and UIDs that are numbers.
+type changeSource struct {
+	headerSource
+	next    map[string]int // UIDNEXT
+	mod     int            // the last change
+	changes int            // times Changes was asked
+	lie     int64          // added to the count
+}
+
+func newChangeSource(s *fakeSource) *changeSource {
+	return &changeSource{headerSource: headerSource{s}, next: map[string]int{}}
+}
+
+// touch notes that a message, or the mailbox for nil, has changed.
+func (s *changeSource) touch(m *fakeMessage) {
+	s.mod++
+	if m != nil {
+		m.mod = s.mod
+	}
+}
+
+func (s *changeSource) Mailboxes(ctx context.Context) ([]mail.Mailbox, error) {
+	all, err := s.fakeSource.Mailboxes(ctx)
+	for i := range all {
+		mb := &all[i]
+		for _, m := range s.messages[mb.Name] {
+			s.next[mb.Name] = max(s.next[mb.Name], number(m.uid)+1)
+		}
+		mb.State = fmt.Sprintf("%d %d %d %d", mb.UIDValidity, s.next[mb.Name], mb.Messages, s.mod)
+	}
+	return all, err
+}
+
+func number(uid string) (n int) {
+	_, _ = fmt.Sscan(uid, &n)
+	return n
+}
+
+func (s *changeSource) Changes(_ context.Context, mb mail.Mailbox, since string) (changed []mail.Info, exists int64, ok bool, err error) {
+	var validity uint32
+	var next, count, mod int
+	if _, err := fmt.Sscan(since, &validity, &next, &count, &mod); err != nil || validity != mb.UIDValidity {
+		return nil, 0, false, nil
+	}
+	s.changes++
+	for i, m := range s.messages[mb.Name] {
+		in := s.info(mb, i)
+		switch {
+		case number(m.uid) >= next:
+			changed = append(changed, in)
+		case m.mod > mod:
+			changed = append(changed, mail.Info{Ref: in.Ref, Flags: in.Flags, Size: -1})
+		}
+	}
+	return changed, int64(len(s.messages[mb.Name])) + s.lie, true, nil
 }
 
 // fakeArchive keeps messages in memory.

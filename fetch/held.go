@@ -89,6 +89,41 @@ func (c *claims) find(uid string) *claim {
 	return &c.all[i]
 }
 
+// whole tells whether every live claim is by a UID that is valid now, on a message
+// the archive has.
+func (c *claims) whole() bool {
+	for i := range c.all {
+		m := &c.all[i]
+		if !m.gone && (m.missing || m.content || c.find(c.uids[i]) != m) {
+			return false
+		}
+	}
+	return true
+}
+
+// count returns how many claims are live.
+func (c *claims) count() int64 {
+	var n int64
+	for i := range c.all {
+		if !c.all[i].gone {
+			n++
+		}
+	}
+	return n
+}
+
+// listRest takes the live claims that are not listed for listed, and counts them.
+func (c *claims) listRest() int64 {
+	var n int64
+	for i := range c.all {
+		if m := &c.all[i]; !m.gone && !m.listed {
+			m.listed = true
+			n++
+		}
+	}
+	return n
+}
+
 // missing returns the live claims that were not listed, and frees them. Claims by
 // content are left alone while there are messages without UID: their octets decide.
 func (c *claims) missing(unidentified bool) []int64 {

@@ -21,9 +21,10 @@ const contentUID = "\x01content:"
 func (r *run) mailbox(ctx context.Context, mb mail.Mailbox) (MailboxResult, error) {
 	var res MailboxResult
 	account := r.Source.Account()
+	var state string // in which everything was archived
 	if mb.State != "" && r.Selection.All() {
-		state, err := r.Ledger.Cursor(ctx, account, mb.Name)
-		if err != nil {
+		var err error
+		if state, err = r.Ledger.Cursor(ctx, account, mb.Name); err != nil {
 			return res, err
 		}
 		if state == mb.State {
@@ -32,7 +33,7 @@ func (r *run) mailbox(ctx context.Context, mb mail.Mailbox) (MailboxResult, erro
 			return res, nil
 		}
 	}
-	l, err := r.list(ctx, mb)
+	l, err := r.list(ctx, mb, state)
 	if err != nil {
 		return res, err
 	}
@@ -86,13 +87,18 @@ type flagChange struct {
 	now     mail.Flags
 }
 
-// list lists the mailbox and sorts its messages into known and wanted ones.
-func (r *run) list(ctx context.Context, mb mail.Mailbox) (*listing, error) {
+// list sorts the messages of the mailbox into known and wanted ones. Where the
+// source can tell what changed since everything was archived, it does not list the
+// rest.
+func (r *run) list(ctx context.Context, mb mail.Mailbox, since string) (*listing, error) {
 	claims, err := loadClaims(ctx, r.Ledger, r.Source.Account(), mb)
 	if err != nil {
 		return nil, err
 	}
 	l := &listing{claims: claims}
+	if done, err := r.listChanges(ctx, mb, since, l); done || err != nil {
+		return l, err
+	}
 	for in, err := range r.Source.List(ctx, mb) {
 		if err != nil {
 			return nil, err
@@ -100,30 +106,70 @@ func (r *run) list(ctx context.Context, mb mail.Mailbox) (*listing, error) {
 		if mb.UIDValidity == 0 && in.Ref.UIDValidity != 0 && claims.uidValidity != in.Ref.UIDValidity {
 			claims.setUIDValidity(in.Ref.UIDValidity)
 		}
-		known := l.seen(in)
-		match, sure := r.Selection.Match(in)
-		if !match {
-			continue
-		}
-		if !known && !sure && r.Selection.NeedsDate() && in.InternalDate.IsZero() {
-			if l.undated == nil {
-				l.undated = make(map[string]bool)
-			}
-			l.undated[wantKey(in.Ref.UID, in.Seq)] = true
-		}
-		l.counts.Listed++
-		if known {
-			l.counts.Skipped++
-			continue
-		}
-		l.wants = append(l.wants, mail.Want{UID: in.Ref.UID, Seq: in.Seq, Size: in.Size})
-		l.octets += max(0, in.Size)
-		if in.Ref.UID == "" {
-			l.unidentified++
-		}
+		l.take(in, r.Selection)
 	}
 	l.change.Gone = claims.missing(l.unidentified > 0)
 	return l, nil
+}
+
+// listChanges does without a listing. It does nothing, and returns false, unless
+// the count proves that every message known is still there: messages come with
+// ever higher UIDs, and all of those before the state were claimed when it was
+// recorded, so as many as are claimed are the same ones.
+func (r *run) listChanges(ctx context.Context, mb mail.Mailbox, since string, l *listing) (done bool, err error) {
+	source, ok := r.Source.(ChangeSource)
+	if !ok || since == "" || mb.UIDValidity == 0 || !l.claims.whole() {
+		return false, nil
+	}
+	changed, exists, ok, err := source.Changes(ctx, mb, since)
+	if err != nil || !ok {
+		return false, err
+	}
+	total := l.claims.count()
+	for _, in := range changed {
+		c := l.claims.find(in.Ref.UID)
+		if c == nil && in.Size < 0 || c != nil && (c.gone || in.Size >= 0 && c.size >= 0 && c.size != in.Size) {
+			return false, nil // something is not as it was recorded
+		}
+		if c == nil {
+			total++
+		}
+	}
+	if total != exists {
+		return false, nil
+	}
+	for _, in := range changed {
+		l.take(in, r.Selection)
+	}
+	n := l.claims.listRest()
+	l.counts.Listed += n
+	l.counts.Skipped += n
+	return true, nil
+}
+
+// take sorts one message.
+func (l *listing) take(in mail.Info, s mail.Selection) {
+	known := l.seen(in)
+	match, sure := s.Match(in)
+	if !match {
+		return
+	}
+	if !known && !sure && s.NeedsDate() && in.InternalDate.IsZero() {
+		if l.undated == nil {
+			l.undated = make(map[string]bool)
+		}
+		l.undated[wantKey(in.Ref.UID, in.Seq)] = true
+	}
+	l.counts.Listed++
+	if known {
+		l.counts.Skipped++
+		return
+	}
+	l.wants = append(l.wants, mail.Want{UID: in.Ref.UID, Seq: in.Seq, Size: in.Size})
+	l.octets += max(0, in.Size)
+	if in.Ref.UID == "" {
+		l.unidentified++
+	}
 }
 
 // seen tells whether a listed message is held already, and notes what changed.

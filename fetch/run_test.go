@@ -32,6 +32,7 @@ type world struct {
 	archive *fakeArchive
 	ledger  *fakeLedger
 	events  []mail.Event
+	changes *changeSource // nil for a server without CONDSTORE
 	mu      sync.Mutex
 }
 
@@ -52,6 +53,9 @@ func (w *world) options() fetch.Options {
 	var source fetch.Source = headerSource{w.source}
 	if w.source.noHeaders {
 		source = w.source
+	}
+	if w.changes != nil {
+		source = w.changes
 	}
 	return fetch.Options{Source: source, Archive: w.archive, Ledger: w.ledger, Notify: func(e mail.Event) {
 		w.mu.Lock()
@@ -487,13 +491,16 @@ func TestHistories(t *testing.T) {
 			w.source.account, w.source.validity["INBOX"] = "pop3:ada@pop.example.org", 0
 		}
 		w.source.noHeaders = rapid.Bool().Draw(rt, "no headers")
+		if !pop && rapid.Bool().Draw(rt, "changes") {
+			w.changes = newChangeSource(w.source)
+		}
 		most := map[string]int{}
 		uid := 0
 		newUID := func() string { uid++; return fmt.Sprint(uid) }
 		for range rapid.IntRange(1, 8).Draw(rt, "runs") {
 			for range rapid.IntRange(0, 5).Draw(rt, "steps") {
 				list := w.source.messages["INBOX"]
-				switch rapid.SampledFrom([]string{"deliver", "deliver", "expunge", "renumber", "unidentify", "swap"}).Draw(rt, "step") {
+				switch rapid.SampledFrom([]string{"deliver", "deliver", "expunge", "renumber", "unidentify", "swap", "flag"}).Draw(rt, "step") {
 				case "deliver":
 					w.put(newUID(), message(rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(rt, "what")))
 				case "expunge":
@@ -508,12 +515,23 @@ func TestHistories(t *testing.T) {
 					for _, m := range list {
 						m.uid = newUID()
 					}
+				case "flag":
+					if len(list) > 0 {
+						m := list[rapid.IntRange(0, len(list)-1).Draw(rt, "which")]
+						m.flags = rapid.SampledFrom([]mail.Flags{"", mail.Seen, mail.NewFlags("work")}).Draw(rt, "flags")
+						if w.changes != nil {
+							w.changes.touch(m)
+						}
+					}
 				case "unidentify":
 					if pop && len(list) > 0 {
 						list[rapid.IntRange(0, len(list)-1).Draw(rt, "which")].uid = ""
 					}
 				case "swap":
 					w.source.messages["INBOX"] = rapid.Permutation(list).Draw(rt, "order")
+				}
+				if w.changes != nil {
+					w.changes.touch(nil)
 				}
 			}
 			shown := map[string]int{}
@@ -531,8 +549,93 @@ func TestHistories(t *testing.T) {
 					rt.Fatalf("%d copies of %q, want %d", got[wire], wire, n)
 				}
 			}
+			w.checkClaims(rt)
 		}
 	})
+}
+
+// checkClaims holds the ledger's live claims on INBOX against the server.
+func (w *world) checkClaims(t rapid.TB) {
+	live := map[string]mail.Flags{}
+	for _, c := range w.ledger.claims {
+		if c.Gone.IsZero() && !strings.HasPrefix(c.UID, "\x01") {
+			live[fmt.Sprint(c.UIDValidity, " ", c.UID)] = c.Flags
+		}
+	}
+	n := 0
+	for _, m := range w.source.messages["INBOX"] {
+		if m.uid == "" {
+			continue
+		}
+		n++
+		key := fmt.Sprint(w.source.validity["INBOX"], " ", m.uid)
+		if flags, ok := live[key]; !ok || flags != m.flags {
+			t.Fatalf("claim on UID %s: %v, flags %q; at the server %q", key, ok, flags, m.flags)
+		}
+	}
+	if len(live) != n {
+		t.Fatalf("%d live claims on %d messages", len(live), n)
+	}
+}
+
+// Where the server tells what changed, a mailbox is listed only if something went.
+func TestChanges(t *testing.T) {
+	w := newWorld(t)
+	w.changes = newChangeSource(w.source)
+	for i := range 20 {
+		w.put(fmt.Sprint(i+1), message(fmt.Sprint(i)))
+	}
+	lists := func(want, changes int) {
+		t.Helper()
+		if w.source.lists != want || w.changes.changes != changes {
+			t.Errorf("listed %d times, asked for changes %d times; want %d, %d", w.source.lists, w.changes.changes, want, changes)
+		}
+		w.checkClaims(t)
+	}
+	w.want(w.run(), 20, 0, 0, 0, 20)
+	lists(1, 0)
+	w.want(w.run(), 0, 0, 20, 0, 20)
+	lists(1, 0)
+	w.changes.touch(w.put("21", message("new")))
+	m := w.source.messages["INBOX"][3]
+	m.flags = mail.Seen
+	w.changes.touch(m)
+	w.want(w.run(), 1, 0, 20, 0, 21)
+	lists(1, 1)
+	// One that fails stays wanted.
+	bad := w.put("22", message("bad"))
+	bad.refuse = &mail.Error{Kind: mail.KindPartial, Server: "NO"}
+	w.changes.touch(bad)
+	w.want(w.run(), 0, 0, 21, 1, 21)
+	bad.refuse = nil
+	w.want(w.run(), 1, 0, 21, 0, 22)
+	lists(1, 3)
+	// One that went.
+	w.source.messages["INBOX"] = slices.Delete(w.source.messages["INBOX"], 5, 6)
+	w.changes.touch(nil)
+	w.want(w.run(), 0, 0, 21, 0, 22)
+	lists(2, 4)
+	// One went and one came.
+	w.source.messages["INBOX"] = slices.Delete(w.source.messages["INBOX"], 7, 8)
+	w.changes.touch(w.put("23", message("newer")))
+	w.want(w.run(), 1, 0, 20, 0, 23)
+	lists(3, 5)
+	// A count that cannot be.
+	w.changes.touch(w.put("24", message("newest")))
+	w.changes.lie = 1
+	w.want(w.run(), 1, 0, 21, 0, 24)
+	lists(4, 6)
+	// The archive lost one: it is fetched again.
+	w.changes.lie = 0
+	w.ledger.messages[w.ledger.claims[0].Message-1].Receipt.Place = ""
+	w.changes.touch(nil)
+	w.run()
+	lists(5, 6)
+	// New UIDs.
+	w.source.validity["INBOX"]++
+	w.changes.touch(nil)
+	w.run()
+	lists(6, 6)
 }
 
 func TestManyMailboxesAtOnce(t *testing.T) {

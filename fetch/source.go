@@ -55,6 +55,17 @@ type HeaderSource interface {
 	Headers(ctx context.Context, mb mail.Mailbox, wants []mail.Want, deliver Deliver) error
 }
 
+// ChangeSource is a Source that can tell what changed in a mailbox since it had a
+// State (RFC 7162), without listing the rest.
+type ChangeSource interface {
+	// Changes returns every message that came since the mailbox had the state since,
+	// as List shows it, and every other one whose flags may have changed (UID and
+	// Flags only, Size -1), each once. exists is how many messages the mailbox has; where that
+	// is more or less than those known then and those that came, the caller lists. ok
+	// is false where the server cannot tell: nothing may be concluded then.
+	Changes(ctx context.Context, mb mail.Mailbox, since string) (changed []mail.Info, exists int64, ok bool, err error)
+}
+
 // Consumer is a Source where reading a message may use it up (RFC 2449 EXPIRE 0,
 // Gmail over POP3): each message must be durable before the next is asked for.
 type Consumer interface {

@@ -207,3 +207,18 @@ func (e StatusEntry) describe(mb *mail.Mailbox) {
 		mb.State = fmt.Sprintf("%d:%d:%d:%d", mb.UIDValidity, e.UIDNext, e.Messages, e.HighestModSeq)
 	}
 }
+
+// State is what a mail.Mailbox's State says.
+type State struct {
+	UIDValidity   uint32
+	UIDNext       uint32
+	Messages      int64
+	HighestModSeq uint64
+}
+
+// ParseState reads a State; ok is false if it is none of this package's.
+func ParseState(text string) (s State, ok bool) {
+	var end string
+	n, _ := fmt.Sscanf(text+" .", "%d:%d:%d:%d %s", &s.UIDValidity, &s.UIDNext, &s.Messages, &s.HighestModSeq, &end)
+	return s, n == 5 && end == "." && s.UIDValidity > 0 && s.UIDNext > 0 && s.Messages >= 0 && s.HighestModSeq > 0
+}
