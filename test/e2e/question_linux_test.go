@@ -51,7 +51,7 @@ func TestCleanAsks(t *testing.T) {
 			if code != c.code || !strings.Contains(drawn, c.says) {
 				t.Errorf("exit %d, want %d and %q: %s", code, c.code, c.says, drawn)
 			}
-			if strings.Index(drawn, "to go") < 0 || strings.Index(drawn, "to go") > strings.Index(drawn, "[y/N]") {
+			if plan, _, _ := strings.Cut(drawn, "[y/N]"); !strings.Contains(plan, "to go") {
 				t.Errorf("no plan before the question: %s", drawn)
 			}
 			count(t, s, user, "INBOX", c.left)
