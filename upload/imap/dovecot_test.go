@@ -288,9 +288,9 @@ func TestCuts(t *testing.T) {
 	t.Parallel()
 	s := dovecot.Start(t, dovecot.Options{})
 	for _, down := range []bool{false, true} {
-		step := int64(1700)
+		step := int64(6100)
 		if down {
-			step = 450
+			step = 1700
 		}
 		t.Run(fmt.Sprintf("down=%v", down), func(t *testing.T) {
 			letters := texts(120, "INBOX")
@@ -331,5 +331,25 @@ func TestCuts(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A full mailbox ends the upload after a few refusals; what fits has arrived, and
+// the rest is kept for the next run.
+func TestQuota(t *testing.T) {
+	t.Parallel()
+	s := dovecot.Start(t, dovecot.Options{Quota: "100k"})
+	var letters []letter
+	for i := range 60 {
+		l := text(i, "INBOX")
+		l.wire = append(l.wire, strings.Repeat("a line of some length to fill the space\r\n", 100)...)
+		letters = append(letters, l)
+	}
+	v := archiveOf(t, letters...)
+	o := options(v, destination(t, s, s.IMAPS))
+	c := run(t, o)
+	n, err := s.Count("grace", "INBOX")
+	if err != nil || c.Uploaded != int64(n) || n == 0 || c.Failed != int64(60-n) || c.Failed == 0 {
+		t.Errorf("%d messages there, %v: %+v", n, err, c)
 	}
 }

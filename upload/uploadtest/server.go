@@ -1,5 +1,5 @@
 // Package uploadtest has a destination in memory that misbehaves as servers do, to
-// test the engine with, and the suite that every upload.Destination passes.
+// test the engine with.
 package uploadtest
 
 import (
