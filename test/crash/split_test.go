@@ -3,6 +3,7 @@ package crash
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -131,7 +132,10 @@ func (m *machine) reboot(to place, loss faultfs.Loss) error {
 	if err := os.MkdirAll(own, 0o700); err != nil {
 		return err
 	}
-	for name, b := range m.ledger {
+	m.mu.Lock() // the run may go on in another mailbox
+	ledger := maps.Clone(m.ledger)
+	m.mu.Unlock()
+	for name, b := range ledger {
 		if err := os.WriteFile(filepath.Join(own, name), b, 0o600); err != nil {
 			return err
 		}
