@@ -22,6 +22,19 @@ const maxDirs = 64
 type dirs struct {
 	mu   sync.RWMutex // held for reading while a descriptor is in use
 	open map[string]*os.File
+	used map[string]fileID // directories used since they were last verified, open or not
+}
+
+// fileID tells one directory from another at the same path.
+type fileID struct{ dev, ino uint64 }
+
+func idOf(f *os.File) (fileID, error) {
+	var st unix.Stat_t
+	err := retry(func() error { return unix.Fstat(int(f.Fd()), &st) })
+	if err != nil {
+		return fileID{}, &fs.PathError{Op: "stat", Path: f.Name(), Err: err}
+	}
+	return fileID{uint64(st.Dev), st.Ino}, nil
 }
 
 // in calls f with the descriptor of the directory a name lies in, and the last
@@ -52,10 +65,18 @@ func (r *root) keep(op, dir string) error {
 	if err != nil {
 		return err
 	}
+	id, err := idOf(d)
+	if err != nil {
+		d.Close()
+		return err
+	}
 	r.dirs.mu.Lock()
 	defer r.dirs.mu.Unlock()
 	if r.dirs.open == nil {
-		r.dirs.open = make(map[string]*os.File)
+		r.dirs.open, r.dirs.used = make(map[string]*os.File), make(map[string]fileID)
+	}
+	if _, ok := r.dirs.used[dir]; !ok {
+		r.dirs.used[dir] = id // what was used before it was closed counts until it is verified
 	}
 	if len(r.dirs.open) >= maxDirs {
 		r.dirs.closeLocked()
@@ -80,30 +101,33 @@ func (d *dirs) close() {
 	d.closeLocked()
 }
 
-// verify compares a directory, just opened by its path, with the one that is kept:
-// what was put into a directory that is no longer at its path is not in the
+// verify compares a directory, just opened by its path, with the one that was
+// used: what was put into a directory that is no longer at its path is not in the
 // archive.
 func (d *dirs) verify(name string, fresh *os.File) error {
+	name = path.Clean(name)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	kept := d.open[path.Clean(name)]
-	if kept == nil {
+	used, ok := d.used[name]
+	if !ok {
 		return nil
 	}
-	a, err := kept.Stat()
+	id, err := idOf(fresh)
 	if err != nil {
 		return err
 	}
-	b, err := fresh.Stat()
-	if err != nil {
-		return err
+	if id == used {
+		if d.open[name] == nil {
+			delete(d.used, name)
+		}
+		return nil
 	}
-	if !os.SameFile(a, b) {
+	delete(d.used, name)
+	if kept := d.open[name]; kept != nil {
 		kept.Close()
-		delete(d.open, path.Clean(name))
-		return fmt.Errorf("%w: directory replaced while it was in use", fs.ErrNotExist)
+		delete(d.open, name)
 	}
-	return nil
+	return fmt.Errorf("%w: directory replaced while it was in use", fs.ErrNotExist)
 }
 
 // create makes a new file; it is no other than a regular one.

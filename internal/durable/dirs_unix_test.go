@@ -13,6 +13,11 @@ import (
 // A file made in a directory that somebody has put another in place of is not
 // where the archive looks for it: the sync must fail.
 func TestReplacedDirectoryIsNotSynced(t *testing.T) {
+	t.Run("kept open", func(t *testing.T) { replaceDirectory(t, false) })
+	t.Run("closed to make room", func(t *testing.T) { replaceDirectory(t, true) })
+}
+
+func replaceDirectory(t *testing.T, evict bool) {
 	dir := t.TempDir()
 	fsys, err := OpenRoot(dir)
 	if err != nil {
@@ -40,6 +45,22 @@ func TestReplacedDirectoryIsNotSynced(t *testing.T) {
 	if err := fsys.SyncDir("a/cur"); err != nil {
 		t.Fatal(err)
 	}
+	if evict {
+		if err := put("2"); err != nil { // into the directory that is replaced below
+			t.Fatal(err)
+		}
+		for i := range maxDirs + 1 {
+			dir := fmt.Sprint("other", i)
+			if err := fsys.Mkdir(dir); err != nil {
+				t.Fatal(err)
+			}
+			f, err := fsys.OpenFile(dir+"/x", os.O_CREATE|os.O_EXCL|os.O_WRONLY)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.Close()
+		}
+	}
 	if err := os.Rename(filepath.Join(dir, "a"), filepath.Join(dir, "b")); err != nil {
 		t.Fatal(err)
 	}
@@ -48,11 +69,13 @@ func TestReplacedDirectoryIsNotSynced(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := put("2"); err != nil {
-		t.Fatal(err)
+	if !evict {
+		if err := put("2"); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if _, err := os.Stat(filepath.Join(dir, "a/cur/2")); err == nil {
-		t.Fatal("no directory was kept open: this test says nothing")
+		t.Fatal("the file is where it is looked for: this test says nothing")
 	}
 	if err := fsys.SyncDir("a/cur"); err == nil {
 		t.Error("the new directory was synced, and the file is in the old one")
