@@ -17,6 +17,9 @@ const (
 	// maxUIDL in octets; RFC 1939 section 7 says 70. Longer ones are not cut,
 	// which could make two equal, but not used.
 	maxUIDL = 1000
+	// maxUIDLs bounds what all UIDLs of a mailbox may take in memory, in octets:
+	// a million of the longest that RFC 1939 allows.
+	maxUIDLs = 70_000_000
 )
 
 // listing is what STAT, UIDL and LIST say of a mailbox; it holds for one session.
@@ -135,7 +138,7 @@ func newUIDLParser(l *listing) *uidlParser { return &uidlParser{l: l} }
 // out, and the listing then says so.
 func (p *uidlParser) line(b []byte) error {
 	p.lines++
-	if p.lines > p.l.count+maxExtraLines {
+	if p.lines > p.l.count+maxExtraLines || len(p.data) > maxUIDLs {
 		return errListingTooLong
 	}
 	seq, rest, ok := numbered(b, p.l.count)
@@ -225,7 +228,7 @@ func (p *uidlParser) finish() {
 
 const maxExtraLines = 1000
 
-var errListingTooLong = fmt.Errorf("%w: a listing has more lines than there are messages", errOutOfStep)
+var errListingTooLong = fmt.Errorf("%w: a listing is longer than the mailbox can need", errOutOfStep)
 
 // listParser takes the lines of LIST.
 type listParser struct {
