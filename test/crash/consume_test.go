@@ -50,7 +50,7 @@ func TestFullDiskAbandonsTheSession(t *testing.T) {
 	for _, format := range rig.Formats {
 		t.Run(format, func(t *testing.T) {
 			tried := 0
-			for n := 1; n < 400; n += 13 {
+			for n := 1; n < 400; n += stride(37) {
 				p := place{memoryDir(t), format}
 				var fsys *faultfs.FS
 				s := later()

@@ -146,7 +146,7 @@ func killEach(t *testing.T, st start, fresh func(*testing.T) place, every int, a
 // The process is killed (SIGKILL) before each operation of the file system.
 func TestKilledAtEveryOperation(t *testing.T) {
 	everyStart(t, func(t *testing.T, st start, fresh func(*testing.T) place) {
-		tried := killEach(t, st, fresh, stride(19), func(n int, p place) order {
+		tried := killEach(t, st, fresh, stride(53), func(n int, p place) order {
 			return order{Root: p.root, Format: p.format, FSStep: n}
 		})
 		t.Logf("%d kills", tried)
@@ -156,7 +156,7 @@ func TestKilledAtEveryOperation(t *testing.T) {
 // The process is killed before and after each durable step of the ledger.
 func TestKilledAtEveryLedgerStep(t *testing.T) {
 	everyStart(t, func(t *testing.T, st start, fresh func(*testing.T) place) {
-		tried := killEach(t, st, fresh, stride(3), func(n int, p place) order {
+		tried := killEach(t, st, fresh, stride(5), func(n int, p place) order {
 			return order{Root: p.root, Format: p.format, LedgerStep: n}
 		})
 		t.Logf("%d kills", tried)
@@ -175,7 +175,7 @@ func TestKilledWithoutUIDs(t *testing.T) {
 				}
 				return p
 			}
-			tried := killEach(t, starts[0], fresh, stride(39), func(n int, p place) order {
+			tried := killEach(t, starts[0], fresh, stride(71), func(n int, p place) order {
 				return order{Root: p.root, Format: p.format, Server: "nameless", FSStep: n}
 			})
 			t.Logf("%d kills", tried)

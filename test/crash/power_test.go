@@ -17,7 +17,7 @@ import (
 func TestPowerFailsAtEveryOperation(t *testing.T) {
 	everyStart(t, func(t *testing.T, st start, fresh func(*testing.T) place) {
 		tried := 0
-		for n := 1; ; n += stride(39) {
+		for n := 1; ; n += stride(97) {
 			if n > stepLimit {
 				t.Fatalf("no end after %d operations", n)
 			}
