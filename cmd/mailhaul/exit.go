@@ -130,6 +130,10 @@ func joined(err error) []error {
 // asInterrupted tells the person that a signal ended the run rather than what
 // the signal made fail.
 func asInterrupted(ctx context.Context, err error) error {
+	// Whatever waited when the time was over may only say that a deadline passed.
+	if errors.Is(err, context.DeadlineExceeded) && errors.Is(context.Cause(ctx), errMaxTime) {
+		return errMaxTime
+	}
 	var sig interrupted
 	if !errors.As(context.Cause(ctx), &sig) {
 		return err
