@@ -79,7 +79,7 @@ func awkwardMessages() map[string][]message {
 		}
 	}
 	// Longer than what goes through memory, and one that is longer than was said.
-	long := "Subject: long\r\n\r\n" + strings.Repeat("From 0123456789 0123456789 0123456789 0123456789\r\n", 22_000)
+	long := "Subject: long\r\n\r\n" + strings.Repeat("From here\r\n"+strings.Repeat("0123456789", 99)+"\r\n", 1100)
 	boxes[inbox] = append(boxes[inbox], message{uid: "90", wire: long, listed: int64(len(long)), flags: mail.NewFlags(mail.Flagged)})
 	more := "Subject: more than was said\r\n\r\n" + strings.Repeat("x\r\n", 30_000)
 	boxes[nested] = append(boxes[nested], message{uid: "91", wire: more, listed: 1000})

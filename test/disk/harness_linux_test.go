@@ -102,7 +102,7 @@ func newAccount(t *testing.T, n int) *account {
 			octets = hazards[i%len(hazards)].Octets
 		}
 		if i == n/2 {
-			octets = []byte("Subject: long\r\n\r\n" + strings.Repeat("From 0123456789 0123456789 0123456789 0123456789\r\n", 22_000))
+			octets = []byte("Subject: long\r\n\r\n" + strings.Repeat("From here\r\n"+strings.Repeat("0123456789", 99)+"\r\n", 1100))
 		}
 		o.Messages = append(o.Messages, testserver.POP3Message{Octets: octets, UIDL: fmt.Sprint("uidl-", i)})
 		a.want[rig.Message{Mailbox: "INBOX", Digest: rig.Digest(rig.Canonical(octets))}]++
