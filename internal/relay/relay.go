@@ -216,9 +216,10 @@ func (r *Relay) write(dst net.Conn, queue <-chan chunk, limit int64, count *atom
 		if cut {
 			b = b[:limit-passed]
 		}
+		count.Add(int64(len(b))) // before, so that who has an octet finds it counted
 		n, err := dst.Write(b)
 		passed += int64(n)
-		count.Add(int64(n))
+		count.Add(int64(n - len(b)))
 		if cut {
 			end()
 			return
