@@ -45,10 +45,10 @@ type options struct {
 
 // parts are what this program runs itself as, so that each measurement is of a
 // process of its own.
-var parts = map[string]func(args []string) error{"drain": drainMain, "watch": watchMain}
+var parts = map[string]func(args []string) error{"drain": drainMain, "watch": watchMain, "migrate": migrateMain}
 
 func main() {
-	if len(os.Args) > 2 {
+	if len(os.Args) > 1 {
 		if part, ok := parts[os.Args[1]]; ok {
 			if err := part(os.Args[2:]); err != nil {
 				fmt.Fprintf(os.Stderr, "%s: %v\n", os.Args[1], err)
