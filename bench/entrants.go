@@ -17,69 +17,60 @@ import (
 // entrant is one program in one configuration.
 type entrant struct {
 	name  string
-	floor string // name of the entrant it is compared with; "" for itself a floor
-	slow  bool   // gets few messages, once
-	empty bool   // fetches nothing: what is counted is that
-	// prepare runs before the clock, for instance a first run that leaves state.
+	floor string  // name of the entrant it is compared with
+	slow  int     // if not 0 it runs once, with at most so many messages
+	empty bool    // fetches nothing: what is counted is that
+	bag   mailbag // instead of the section's
+	keep  bool    // what it leaves is for adopt
+	// prepare runs once, before the clock, for instance a first run that leaves
+	// state; all runs then use the same directory.
 	prepare func(p place) error
 	// command makes the program to measure. It writes below p.dir.
 	command func(p place) (*exec.Cmd, error)
 }
 
-const (
-	drainOnly = "drain only"
-	oneFile   = "one file, one fsync"
-	fsyncEach = "a file and an fsync per message"
-	bareList  = "login and list"
-)
-
-// field lists who runs: the floors, mailhaul, and the peers that are installed.
-func field(scheme string, peers string) []entrant {
-	all := []entrant{
-		{name: drainOnly, command: drain("discard"), empty: true},
-		{name: oneFile, command: drain("one")},
-		{name: fsyncEach, command: drain("each")},
-		{name: bareList, command: drain("list"), empty: true},
-		{name: "mailhaul, mbox", floor: oneFile, command: mailhaul("mbox")},
-		{name: "mailhaul, Maildir", floor: fsyncEach, command: mailhaul("maildir")},
-		{name: "mailhaul, nothing new", floor: bareList, empty: true, prepare: first(mailhaul("maildir")), command: mailhaul("maildir")},
-	}
-	if peers == "none" {
-		return all
-	}
-	for _, e := range peersOf(scheme) {
-		if e.slow && peers == "fast" {
-			continue
-		}
-		if _, err := exec.LookPath(e.program); err != nil {
-			fmt.Fprintf(os.Stderr, "%s is not installed\n", e.program)
-			continue
-		}
-		e.floor = fsyncEach
-		all = append(all, e.entrant)
-	}
-	return all
-}
+// stepwise is how many messages a peer gets that waits a round trip or starts a
+// process for each.
+const stepwise = 500
 
 type peer struct {
 	program string
 	entrant
 }
 
-func peersOf(scheme string) []peer {
+func fastPeers(scheme string) []peer {
 	if scheme == "pop3s" {
-		return []peer{
-			{"mpop", entrant{name: "mpop", command: mpop}},
-			{"fetchmail", entrant{name: "fetchmail", command: fetchmail, slow: true}},
-			{"getmail", entrant{name: "getmail6", command: getmail("SimplePOP3SSLRetriever"), slow: true}},
-		}
+		return []peer{{"mpop", entrant{name: "mpop", command: mpop}}}
 	}
 	return []peer{
 		{"mbsync", entrant{name: "mbsync", command: mbsync("yes")}},
 		{"mbsync", entrant{name: "mbsync, no fsync", command: mbsync("no")}},
-		{"mbsync", entrant{name: "mbsync, nothing new", empty: true, prepare: first(mbsync("yes")), command: mbsync("yes")}},
-		{"offlineimap", entrant{name: "offlineimap3", command: offlineimap, slow: true}},
-		{"getmail", entrant{name: "getmail6", command: getmail("SimpleIMAPSSLRetriever"), slow: true}},
+	}
+}
+
+func stepwisePeers(scheme string) []peer {
+	if scheme == "pop3s" {
+		return []peer{
+			{"fetchmail", entrant{name: "fetchmail", command: fetchmail, slow: stepwise}},
+			{"getmail", entrant{name: "getmail6", command: getmail("SimplePOP3SSLRetriever"), slow: stepwise}},
+		}
+	}
+	return []peer{
+		{"offlineimap", entrant{name: "offlineimap3", command: offlineimap, slow: stepwise}},
+		{"getmail", entrant{name: "getmail6", command: getmail("SimpleIMAPSSLRetriever"), slow: stepwise}},
+	}
+}
+
+// kept is where entrants with keep left their archives, by name.
+var kept = map[string]string{}
+
+// adopt makes a prepare step that takes over what another entrant left.
+func adopt(name string) func(place) error {
+	return func(p place) error {
+		if err := os.Remove(p.dir); err != nil {
+			return err
+		}
+		return os.Rename(kept[name], p.dir)
 	}
 }
 

@@ -137,9 +137,9 @@ func (b *freeBench) once(e freer, port int) (float64, error) {
 	b.users++
 	p := place{
 		scheme: e.scheme, host: b.s.Host, port: port, caFile: b.s.CAFile, user: fmt.Sprint("free", b.users),
-		count: len(b.msgs), dir: filepath.Join(b.work, "run"), tools: b.tools,
+		count: len(b.msgs), dir: filepath.Join(b.work, fmt.Sprint("run", b.users)), tools: b.tools,
 	}
-	if err := errors.Join(os.RemoveAll(p.dir), os.MkdirAll(p.dir, 0o700), b.s.Append(p.user, "INBOX", b.msgs...)); err != nil {
+	if err := errors.Join(os.MkdirAll(p.dir, 0o700), b.s.Append(p.user, "INBOX", b.msgs...)); err != nil {
 		return 0, err
 	}
 	if e.prepare != nil {

@@ -1,15 +1,23 @@
 // Bench measures mailhaul against the floor and against its peers on this
 // machine:
 //
-//	go run ./bench                  everything, about half an hour
-//	go run ./bench -runs 1 -peers none
+//	go run ./bench                        everything, about an hour
+//	go run ./bench -list                  names the sections
+//	go run ./bench -only small            those whose names begin so
+//	go run ./bench -only new -runs 3
+//	go run ./bench serve -n 5000          servers with mail, to try things out
+//	go run ./bench free                   copying and deleting
+//	go run ./bench migrate                from one account to another
 //
 // It starts a Dovecot on loopback, loads a deterministic corpus, and runs, in
 // turn and several times: bare drains (what the wire and the disk allow), the
 // mailhaul of this checkout, and those of mpop, mbsync, getmail6, fetchmail and
 // offlineimap3 that are installed, at 0 ms and through a relay that adds
 // 20 ms each way. After every run it counts what really arrived. Absolute times
-// say something about the machine only; the ratios are what to look at.
+// say something about the machine only; the ratios are what to look at, and each
+// table ends with those that have a target.
+//
+// Put -dir on a real disk: in memory an fsync costs nothing.
 package main
 
 import (
@@ -22,30 +30,23 @@ import (
 	"runtime"
 	"strings"
 	"time"
-
-	"mailhaul/internal/corpus"
-	"mailhaul/internal/dovecot"
-	"mailhaul/internal/relay"
 )
 
-// slowCount is how many messages a peer gets that waits a round trip or a
-// process start for each; its time is scaled and marked.
-const slowCount = 500
-
+// options are those of the whole program.
 type options struct {
-	messages int
-	runs     int
-	delay    time.Duration
-	peers    string
-	only     string
-	mix      string
-	dir      string
-	binary   string
+	runs   int
+	delay  time.Duration
+	peers  bool
+	only   string
+	list   bool
+	dir    string
+	binary string
+	scale  float64
 }
 
 // parts are what this program runs itself as, so that each measurement is of a
 // process of its own.
-var parts = map[string]func(args []string) error{"drain": drainMain, "watch": watchMain, "migrate": migrateMain}
+var parts = map[string]func(args []string) error{"drain": drainMain, "watch": watchMain, "migrate": migrateMain, "serve": serveMain}
 
 func main() {
 	if len(os.Args) > 1 {
@@ -58,14 +59,14 @@ func main() {
 		}
 	}
 	var o options
-	flag.IntVar(&o.messages, "n", 5000, "messages")
 	flag.IntVar(&o.runs, "runs", 5, "runs of each fast program; the median counts")
 	flag.DurationVar(&o.delay, "delay", 20*time.Millisecond, "delay each way of the slow link")
-	flag.StringVar(&o.peers, "peers", "all", "all, fast (those that need no scaling) or none")
-	flag.StringVar(&o.only, "only", "", "one table only, for instance pop3s-0 or imaps-slow")
-	flag.StringVar(&o.mix, "mix", "small", "small (2-8 KB) or real (up to 12 MB)")
+	flag.BoolVar(&o.peers, "peers", true, "run other programs, too")
+	flag.StringVar(&o.only, "only", "", "only sections whose names begin with one of these, separated by commas")
+	flag.BoolVar(&o.list, "list", false, "list the sections")
 	flag.StringVar(&o.dir, "dir", "", "where to write; default the temporary directory")
 	flag.StringVar(&o.binary, "mailhaul", "", "binary to measure instead of a build of this checkout")
+	flag.Float64Var(&o.scale, "scale", 1, "so many times the messages of each section, to try the bench itself")
 	flag.Parse()
 	if err := bench(o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -73,21 +74,28 @@ func main() {
 	}
 }
 
-// place is where one table's programs connect and write.
-type place struct {
-	scheme string // "pop3s" or "imaps"
-	host   string
-	port   int
-	caFile string
-	user   string
-	count  int    // messages of that user
-	dir    string // empty before each run
-	tools  tools
+func (o options) wants(name string) bool {
+	if o.only == "" {
+		return true
+	}
+	for p := range strings.SplitSeq(o.only, ",") {
+		if strings.HasPrefix(name, p) {
+			return true
+		}
+	}
+	return false
 }
 
 type tools struct{ self, mailhaul string }
 
 func bench(o options) (err error) {
+	all := sections(o)
+	if o.list {
+		for _, s := range all {
+			fmt.Printf("%-16s %s\n", s.name, s.title)
+		}
+		return nil
+	}
 	work, err := os.MkdirTemp(o.dir, "mailhaul-bench")
 	if err != nil {
 		return err
@@ -100,29 +108,26 @@ func bench(o options) (err error) {
 	if err != nil {
 		return err
 	}
-	s, err := dovecot.Run("", dovecot.Options{MailLocation: dovecot.MDBox})
+	w, err := newWorld(work)
 	if err != nil {
 		return err
 	}
-	defer func() { s.Stop(); err = errors.Join(err, os.RemoveAll(s.Dir)) }()
-	octets, err := load(s, o)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("%d messages, %.1f MB, over TLS from Dovecot on the same machine (%d CPUs, %s)\n", o.messages, float64(octets)/1e6, runtime.NumCPU(), runtime.Version())
-	fmt.Printf("medians of %d runs in turn; x = times the floor of the same row's format; * from %d messages, scaled\n", o.runs, slowCount)
-	for _, link := range []struct {
-		name  string
-		delay time.Duration
-	}{{"0", 0}, {"slow", o.delay}} {
-		for _, scheme := range []string{"pop3s", "imaps"} {
-			if o.only != "" && o.only != scheme+"-"+link.name {
-				continue
-			}
-			if err := table(s, o, t, work, scheme, link.delay); err != nil {
-				return err
-			}
+	defer func() { err = errors.Join(err, w.close()) }()
+	fmt.Printf("over TLS from Dovecot on the same machine (%d CPUs, %s), medians of %d runs in turn\n", runtime.NumCPU(), runtime.Version(), o.runs)
+	fmt.Printf("x floor: times the bare minimum of the same format; *: once, from fewer messages, scaled\n")
+	var verdicts []string
+	for _, s := range all {
+		if !o.wants(s.name) {
+			continue
 		}
+		v, err := w.run(s, o, t)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		verdicts = append(verdicts, v...)
+	}
+	if len(verdicts) > 0 {
+		fmt.Printf("\nall targets\n%s", strings.Join(verdicts, ""))
 	}
 	return nil
 }
@@ -140,88 +145,4 @@ func build(work, binary string) (tools, error) {
 	cmd := exec.Command("go", "build", "-trimpath", "-o", binary, "mailhaul/cmd/mailhaul")
 	cmd.Stderr = os.Stderr
 	return tools{self, binary}, cmd.Run()
-}
-
-func load(s *dovecot.Server, o options) (octets int, err error) {
-	mix := corpus.Small
-	if o.mix == "real" {
-		mix = corpus.Real
-	}
-	for _, user := range []struct {
-		name  string
-		count int
-	}{{"all", o.messages}, {"few", min(slowCount, o.messages)}} {
-		c, err := s.Dial(user.name)
-		if err != nil {
-			return 0, err
-		}
-		octets = 0
-		var batch []dovecot.Message
-		size := 0
-		for i := range user.count {
-			m := corpus.Generate(mix, i)
-			batch = append(batch, dovecot.Message{Octets: m.Octets, Date: m.Date})
-			size += len(m.Octets)
-			if size > 8<<20 || i == user.count-1 {
-				if err := c.Append("INBOX", batch...); err != nil {
-					return 0, err
-				}
-				octets, size, batch = octets+size, 0, nil
-			}
-		}
-		if err := c.Close(); err != nil {
-			return 0, err
-		}
-		if user.name == "all" {
-			defer func(n int) { octets = n }(octets)
-		}
-	}
-	return octets, nil
-}
-
-// table measures one protocol over one link and prints it.
-func table(s *dovecot.Server, o options, t tools, work, scheme string, delay time.Duration) error {
-	port := s.POP3S
-	if scheme == "imaps" {
-		port = s.IMAPS
-	}
-	if delay > 0 {
-		r, err := relay.Start(s.Addr(port), relay.Options{Delay: delay})
-		if err != nil {
-			return err
-		}
-		defer r.Close()
-		port = r.Port()
-	}
-	base := place{scheme: scheme, host: s.Host, port: port, caFile: s.CAFile, tools: t}
-	entrants := field(scheme, o.peers)
-	results := make([][]measured, len(entrants))
-	for run := range o.runs {
-		for i, e := range entrants {
-			if run > 0 && e.slow {
-				continue
-			}
-			p := base
-			p.user, p.count = "all", o.messages
-			if e.slow {
-				p.user, p.count = "few", min(slowCount, o.messages)
-			}
-			// What runs leave is only removed at the end: for a minute ext4 passes
-			// over each inode freed, which makes the next run's files cost many
-			// times as much.
-			m, err := e.measure(p, filepath.Join(work, fmt.Sprintf("%s-%v-%d-%d", scheme, delay, run, i)))
-			if err != nil {
-				fmt.Fprintf(os.Stderr, "\r\x1b[K%s, %s: %v\n", scheme, e.name, err)
-				m.wrong = "failed"
-			}
-			if e.slow {
-				m.scale(float64(o.messages) / float64(p.count))
-			}
-			results[i] = append(results[i], m)
-			fmt.Fprintf(os.Stderr, "\r\x1b[K%s %v: run %d, %s: %.2f s", scheme, 2*delay, run+1, e.name, m.seconds)
-		}
-	}
-	fmt.Fprint(os.Stderr, "\r\x1b[K")
-	print(strings.ToUpper(scheme), 2*delay, entrants, results)
-	return nil
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +21,7 @@ type measured struct {
 	seconds float64
 	cpu     float64 // seconds, user and system
 	peak    float64 // MiB of resident memory
+	count   int     // messages of the account
 	wrong   string  // what did not arrive; "" if all is well
 }
 
@@ -30,13 +30,13 @@ func (m *measured) scale(by float64) { m.seconds, m.cpu = m.seconds*by, m.cpu*by
 // limit is the longest a single run may take.
 const limit = 30 * time.Minute
 
-// measure runs the entrant once in an empty directory and counts what arrived.
-func (e entrant) measure(p place, dir string) (m measured, err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+// measure runs the entrant once in p.dir, which is empty unless the entrant
+// prepares it the first time, and counts what arrived.
+func (e entrant) measure(p place, firstTime bool) (m measured, err error) {
+	if err := os.MkdirAll(p.dir, 0o700); err != nil {
 		return m, err
 	}
-	p.dir = dir
-	if e.prepare != nil {
+	if e.prepare != nil && firstTime {
 		if err := e.prepare(p); err != nil {
 			return m, err
 		}
@@ -45,7 +45,7 @@ func (e entrant) measure(p place, dir string) (m measured, err error) {
 	if err != nil {
 		return m, err
 	}
-	before, err := messageIDs(dir)
+	before, err := messageIDs(p.dir)
 	if err != nil {
 		return m, err
 	}
@@ -53,7 +53,8 @@ func (e entrant) measure(p place, dir string) (m measured, err error) {
 	if m, err = watched(p.tools.self, cmd); err != nil {
 		return m, err
 	}
-	after, err := messageIDs(dir)
+	m.count = p.count
+	after, err := messageIDs(p.dir)
 	if err != nil {
 		return m, err
 	}
@@ -63,6 +64,9 @@ func (e entrant) measure(p place, dir string) (m measured, err error) {
 	}
 	if after.total != want || after.distinct != want {
 		m.wrong = fmt.Sprintf("%d messages, %d different, want %d", after.total, after.distinct, want)
+	}
+	if e.keep {
+		kept[e.name] = p.dir
 	}
 	return m, nil
 }
@@ -138,40 +142,6 @@ func messageIDs(dir string) (arrived, error) {
 		}
 	})
 	return arrived{total, len(seen)}, err
-}
-
-// print writes one table.
-func print(scheme string, rtt time.Duration, entrants []entrant, results [][]measured) {
-	floors := map[string]float64{}
-	for i, e := range entrants {
-		floors[e.name] = median(results[i], func(m measured) float64 { return m.seconds })
-	}
-	fmt.Printf("\n%s, %d ms round trip\n", scheme, rtt.Milliseconds())
-	fmt.Printf("  %-34s %9s %15s %8s %8s %9s\n", "", "seconds", "least-most", "x floor", "CPU s", "peak MiB")
-	for i, e := range entrants {
-		runs := results[i]
-		get := func(f func(measured) float64) float64 { return median(runs, f) }
-		seconds := func(m measured) float64 { return m.seconds }
-		mark, ratio := " ", ""
-		if e.slow {
-			mark = "*"
-		}
-		if e.floor != "" {
-			ratio = fmt.Sprintf("%.2f", floors[e.name]/floors[e.floor])
-		}
-		least := slices.MinFunc(runs, func(a, b measured) int { return cmp.Compare(a.seconds, b.seconds) })
-		most := slices.MaxFunc(runs, func(a, b measured) int { return cmp.Compare(a.seconds, b.seconds) })
-		fmt.Printf("  %-34s %8.3f%s %15s %8s %8.2f %9.1f", e.name, get(seconds), mark,
-			fmt.Sprintf("%.3f-%.3f", least.seconds, most.seconds), ratio,
-			get(func(m measured) float64 { return m.cpu }), get(func(m measured) float64 { return m.peak }))
-		for _, m := range runs {
-			if m.wrong != "" {
-				fmt.Printf("  WRONG: %s", m.wrong)
-				break
-			}
-		}
-		fmt.Println()
-	}
 }
 
 func median(runs []measured, f func(measured) float64) float64 {
