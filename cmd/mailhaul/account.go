@@ -21,23 +21,39 @@ type account struct {
 	place  place.Server
 	server dial.Server
 	secret config.Password
+	named  *config.Account // where it is one of the configuration; else nil
 }
 
-func (ac account) key() string   { return ac.place.Account() }
-func (ac account) label() string { return mail.AccountLabel(ac.key()) }
+func (ac account) key() string { return ac.place.Account() }
+
+// label is what a person calls the account.
+func (ac account) label() string {
+	if ac.named != nil {
+		return ac.named.Name
+	}
+	return mail.AccountLabel(ac.key())
+}
 
 // account reads a source or destination as typed, and applies the global flags.
 // ctx ends a question that may come later.
 func (a *app) account(ctx context.Context, typed string, s secretFlags, limit *rate.Limiter, trace *dial.Trace) (account, error) {
-	if !place.IsServer(typed) {
-		return account{}, usage("write imaps://USER@HOST or pop3s://USER@HOST", "the source is no server")
-	}
-	p, err := place.ParseServer(typed)
+	named, err := a.named(typed)
 	if err != nil {
 		return account{}, err
 	}
+	var p place.Server
+	switch {
+	case named != nil:
+		p = named.Server
+	case !place.IsServer(typed):
+		return account{}, a.noServer(typed)
+	default:
+		if p, err = place.ParseServer(typed); err != nil {
+			return account{}, err
+		}
+	}
 	ac := account{
-		place: p,
+		place: p, named: named,
 		server: dial.Server{
 			Protocol: p.Protocol, Host: p.Host, Port: p.Port, Security: p.Security,
 			CAFile: a.flags.caFile, Fingerprint: a.flags.fingerprint, AllowCleartext: a.flags.allowCleartext,
@@ -47,6 +63,10 @@ func (a *app) account(ctx context.Context, typed string, s secretFlags, limit *r
 			User: p.User, Host: p.Host, Command: s.command, File: s.file, Env: "MAILHAUL_PASSWORD", Netrc: netrc(),
 		},
 	}
+	if named != nil {
+		a.trustAsConfigured(&ac.server, named)
+		ac.secret.Entry = named.Entry
+	}
 	if a.canAsk() {
 		ac.secret.Prompt = func(question string) (string, error) { return a.ask(ctx, question) }
 	}
@@ -54,6 +74,20 @@ func (a *app) account(ctx context.Context, typed string, s secretFlags, limit *r
 		a.ui.Warn(errors.New(p.String() + ": no TLS: whoever is on the way can read password and mail"))
 	}
 	return ac, nil
+}
+
+// trustAsConfigured takes from the configuration what no flag says.
+func (a *app) trustAsConfigured(s *dial.Server, ac *config.Account) {
+	if s.CAFile == "" {
+		s.CAFile = ac.CAFile
+	}
+	if s.Fingerprint == "" {
+		s.Fingerprint = ac.Fingerprint
+	}
+	s.AllowCleartext = s.AllowCleartext || ac.AllowCleartext
+	if ac.Timeout > 0 && !a.flags.timeoutTyped {
+		s.Timeout = ac.Timeout
+	}
 }
 
 // netrc is where ftp(1) and curl look, "" if there is no home.

@@ -36,7 +36,7 @@ type backupFlags struct {
 func newBackup(a *app) *cobra.Command {
 	var o backupFlags
 	cmd := &cobra.Command{
-		Use:   "backup SOURCE ARCHIVE",
+		Use:   "backup SOURCE ARCHIVE | backup ACCOUNT",
 		Short: "Copy what is new into the archive",
 		Long: `backup copies the messages that the archive does not have yet, and nothing else:
 nothing is changed at the server, no message is marked as read. A run may be
@@ -63,8 +63,12 @@ the topmost Received line).`,
   mailhaul backup imaps://ada@example.org ~/Mail -q --max-time 50m    # from cron
   mailhaul backup pop3s://ada@mail.example.net ~/Mail --delete --keep 30d
   mailhaul backup imaps://ada@example.org ~/Mail --dry-run`,
-		Args: arguments(2, 2, "a SOURCE and an ARCHIVE"),
+		Args: arguments(1, 2, "a SOURCE and an ARCHIVE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			args, err := a.sides(cmd, args, 0)
+			if err != nil {
+				return err
+			}
 			return a.backup(cmd.Context(), args[0], args[1], o)
 		},
 	}
@@ -116,7 +120,7 @@ func (a *app) backupInto(ctx context.Context, source, archive string, o backupFl
 	if err := o.free.check(); err != nil {
 		return err
 	}
-	dest, err := archivePlace(archive, o.format)
+	dest, err := a.archivePlace(archive, o.format)
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,6 @@ import (
 
 	"mailhaul/clean"
 	"mailhaul/fetch"
-	"mailhaul/internal/place"
 	"mailhaul/internal/ui"
 	"mailhaul/internal/vault"
 	"mailhaul/mail"
@@ -35,7 +34,7 @@ type cleanFlags struct {
 func newClean(a *app) *cobra.Command {
 	var o cleanFlags
 	cmd := &cobra.Command{
-		Use:   "clean SOURCE ARCHIVE",
+		Use:   "clean SOURCE ARCHIVE | clean ACCOUNT",
 		Short: "Delete at the server, by rule, only what the archive provably holds",
 		Long: `clean frees the server. A message goes only if the rule selects it, the archive has
 it under this very UID (or UIDL), it was just read back with the right SHA-256, and
@@ -53,8 +52,12 @@ stop when reached. mailhaul undo puts back what was deleted.`,
   mailhaul clean pop3s://ada@mail.example.net ~/Mail --free 500M --dry-run
   mailhaul clean imaps://ada@example.org ~/Mail --larger 10M --seen --trash
   mailhaul clean imaps://ada@example.org ~/Mail --mailbox Lists --before 2024-01-01 --yes --max-delete 5000`,
-		Args: arguments(2, 2, "a SOURCE and an ARCHIVE"),
+		Args: arguments(1, 2, "a SOURCE and an ARCHIVE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			args, err := a.sides(cmd, args, 0)
+			if err != nil {
+				return err
+			}
 			return a.clean(cmd.Context(), args[0], args[1], o)
 		},
 	}
@@ -206,7 +209,7 @@ func (a *app) cleanFrom(ctx context.Context, source, archive string, o cleanFlag
 	case !o.rule.selects("include-flagged"):
 		return usage("write for example --older-than 180d, --free 500M or --until-quota 70%", "clean needs a rule: what may be deleted?")
 	}
-	dest, err := place.ParseArchive(archive)
+	dest, err := a.archivePlace(archive, "")
 	if err != nil {
 		return err
 	}

@@ -19,10 +19,12 @@ import (
 type globalFlags struct {
 	quiet, verbose, json, version bool
 	logLevel                      string
+	config                        string
 	caFile, fingerprint           string
 	allowCleartext                bool
 	trace                         string
 	timeout, maxTime, lockWait    time.Duration
+	timeoutTyped                  bool
 }
 
 func (g *globalFlags) register(root *cobra.Command) {
@@ -31,6 +33,7 @@ func (g *globalFlags) register(root *cobra.Command) {
 	f.BoolVarP(&g.verbose, "verbose", "v", false, "print more than needed")
 	f.BoolVar(&g.json, "json", false, "print one JSON object per line on standard output; the last is the summary")
 	f.StringVar(&g.logLevel, "log-level", "", "log to standard error: debug, info, warn or error (default warn, info with -v)")
+	f.StringVar(&g.config, "config", "", "read the accounts from this `FILE` (default ~/.config/mailhaul/config.toml)")
 	f.StringVar(&g.caFile, "ca-file", "", "trust the certificate authorities in this PEM `FILE`, too")
 	f.StringVar(&g.fingerprint, "tls-fingerprint", "", "trust the server by the `SHA256` of its certificate instead of chain and name")
 	f.BoolVar(&g.allowCleartext, "allow-cleartext", false, "let +insecure places reach beyond this machine")

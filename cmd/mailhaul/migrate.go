@@ -57,6 +57,9 @@ question on the terminal.`,
   mailhaul migrate imaps://ada@old.example.org imaps://ada@new.example.org --archive ~/Mail`,
 		Args: arguments(2, 2, "a SOURCE and a DEST"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.adoptFrom(cmd, args[0]); err != nil {
+				return err
+			}
 			return a.migrate(cmd.Context(), args[0], args[1], o)
 		},
 	}
@@ -104,7 +107,10 @@ func (a *app) migrateFrom(ctx context.Context, source, dest string, o migrateFla
 	}
 	to.secret.Env = "MAILHAUL_DEST_PASSWORD" // the source's is no guess to make
 	if o.fingerprint == "" && a.flags.fingerprint != "" {
-		to.server.Fingerprint = ""
+		to.server.Fingerprint = "" // that of the source
+		if to.named != nil {
+			to.server.Fingerprint = to.named.Fingerprint
+		}
 	}
 	s.Source, s.Dest, *label = from.key(), to.key(), from.label()
 	switch {
@@ -235,7 +241,7 @@ func (a *app) migrateOver(ctx context.Context, src fetch.Source, d upload.Destin
 	if o.dryRun {
 		return usage("mailhaul backup --dry-run and mailhaul upload --dry-run show both halves", "--archive and --dry-run do not go together")
 	}
-	place, err := archivePlace(o.archive, "")
+	place, err := a.archivePlace(o.archive, "")
 	if err != nil {
 		return err
 	}

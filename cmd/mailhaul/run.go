@@ -34,6 +34,7 @@ type app struct {
 	current        atomic.Pointer[ui.Run] // what SIGUSR1 asks about
 	exit           atomic.Int32           // code the verb chose for a run without error
 	stateDir       string                 // where archives are remembered; "" for the user's
+	shared         *shared
 }
 
 // run runs the program and returns its exit code.
@@ -42,7 +43,7 @@ func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
 	}
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, shared: &shared{}}
 	a.ui = a.newUI()
 	ctx, stop := a.watchSignals(context.Background())
 	defer stop()
@@ -129,6 +130,7 @@ func (a *app) start(cmd *cobra.Command) error {
 	if err := a.flags.check(); err != nil {
 		return err
 	}
+	a.flags.timeoutTyped = cmd.Flags().Changed("timeout")
 	a.ui = a.newUI()
 	slog.SetDefault(a.ui.Logger(a.flags.level()))
 	return nil

@@ -41,9 +41,10 @@ func TestScript(t *testing.T) {
 }
 
 // serve starts the demo's servers until the script ends. It sets $IMAP, $POP3,
-// $IMAPPORT and $POP3PORT, the password, and writes ca.pem.
+// $IMAPPORT and $POP3PORT, the password, and writes ca.pem. With "unknown" the
+// password is in the file password and not in the environment.
 //
-//	serve [MESSAGES-PER-MAILBOX]
+//	serve [MESSAGES-PER-MAILBOX] [unknown]
 func serve(ts *testscript.TestScript, neg bool, args []string) {
 	all := demo.Account()
 	if len(args) > 0 {
@@ -61,6 +62,10 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 	for name, port := range map[string]int{"IMAP": s.IMAPPort, "POP3": s.POP3Port} {
 		ts.Setenv(name, fmt.Sprintf("%ss://%s@%s:%d", strings.ToLower(name), demo.User, demo.Host, port))
 		ts.Setenv(name+"PORT", fmt.Sprint(port))
+	}
+	if len(args) > 1 {
+		ts.Check(os.WriteFile(ts.MkAbs("password"), []byte(demo.Password+"\n"), 0o600))
+		return
 	}
 	ts.Setenv("MAILHAUL_PASSWORD", demo.Password)
 }

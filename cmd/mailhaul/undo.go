@@ -28,7 +28,7 @@ type undoFlags struct {
 func newUndo(a *app) *cobra.Command {
 	var o undoFlags
 	cmd := &cobra.Command{
-		Use:   "undo ARCHIVE SOURCE",
+		Use:   "undo ARCHIVE SOURCE | undo ACCOUNT",
 		Short: "Put back at the server what clean or backup --delete deleted there",
 		Long: `undo puts back at the server what mailhaul clean and mailhaul backup --delete with
 this archive deleted there: with flags, keywords and dates (INTERNALDATE), each
@@ -40,8 +40,12 @@ has both.`,
 		Example: `  mailhaul undo ~/Mail imaps://ada@example.org --dry-run
   mailhaul undo ~/Mail imaps://ada@example.org
   mailhaul undo ~/Mail imaps://ada@example.org --deleted-since 2026-01-31`,
-		Args: arguments(2, 2, "an ARCHIVE and a SOURCE"),
+		Args: arguments(1, 2, "an ARCHIVE and a SOURCE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			args, err := a.sides(cmd, args, 1)
+			if err != nil {
+				return err
+			}
 			return a.undo(cmd.Context(), args[0], args[1], o)
 		},
 	}
@@ -71,7 +75,7 @@ func (a *app) undo(ctx context.Context, archive, source string, o undoFlags) err
 
 // undoInto reads what was typed and opens both sides.
 func (a *app) undoInto(ctx context.Context, archive, source string, o undoFlags, s *ui.Summary, label *string) (err error) {
-	from, err := archivePlace(archive, "")
+	from, err := a.archivePlace(archive, "")
 	if err != nil {
 		return err
 	}

@@ -117,6 +117,9 @@ wins.`,
   mailhaul upload ~/Mail imaps://ada@new.example.org --map 'Archive/*=Archiv/*' --mailbox 'Archive/**'`,
 		Args: arguments(2, 2, "an ARCHIVE and a DEST"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.adoptFrom(cmd, args[1]); err != nil {
+				return err
+			}
 			return a.upload(cmd.Context(), args[0], args[1], o)
 		},
 	}
@@ -151,7 +154,7 @@ func (a *app) uploadFrom(ctx context.Context, archive, dest string, o uploadFlag
 	if o.secret == (secretFlags{}) {
 		o.secret = o.own
 	}
-	from, err := archivePlace(archive, "")
+	from, err := a.archivePlace(archive, "")
 	if err != nil {
 		return err
 	}

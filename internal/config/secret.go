@@ -1,5 +1,5 @@
 // Package config finds what a run needs to know besides its command line: the
-// password of an account.
+// accounts of the configuration file, and the password of an account.
 package config
 
 import (
@@ -30,10 +30,15 @@ const (
 // in the order of the fields.
 type Password struct {
 	User, Host string
-	Command    string // --password-command
-	File       string // --password-file
-	Env        string // name of the variable, such as MAILHAUL_PASSWORD
-	Netrc      string // path of a .netrc; "" for none
+	Command    string      // --password-command
+	File       string      // --password-file
+	Env        string      // name of the variable, such as MAILHAUL_PASSWORD
+	Given      auth.Secret // what that variable held, if it was read before
+	Entry      Entry       // what the configuration says of the account
+	// Keyring asks the system's keyring; nil where there is none. found is false
+	// where it has nothing for the account.
+	Keyring func(ctx context.Context) (s auth.Secret, found bool, err error)
+	Netrc   string // path of a .netrc; "" for none
 	// Prompt asks a person on the terminal; nil where there is none.
 	Prompt func(question string) (string, error)
 }
@@ -58,6 +63,12 @@ func (p Password) Find(ctx context.Context) (auth.Secret, error) {
 		}
 		return auth.Secret(s), nil
 	}
+	if p.Given != "" {
+		return p.Given, nil
+	}
+	if s, found, err := p.configured(ctx); err != nil || found {
+		return s, err
+	}
 	if p.Netrc != "" {
 		s, found, err := fromNetrc(p.Netrc, p.Host, p.User)
 		if err != nil || found {
@@ -76,6 +87,28 @@ func (p Password) Find(ctx context.Context) (auth.Secret, error) {
 	}
 	return "", noPassword(fmt.Errorf("no password for %s at %s", p.User, p.Host),
 		"give --password-command CMD or --password-file FILE, set MAILHAUL_PASSWORD, or add the host to ~/.netrc; without a terminal nothing is asked")
+}
+
+// configured looks where the configuration says, and into the keyring.
+func (p Password) configured(ctx context.Context) (s auth.Secret, found bool, err error) {
+	switch e := p.Entry; {
+	case e.Password != "":
+		return e.Password, true, nil
+	case e.Command != "":
+		s, err = fromCommand(ctx, e.Command)
+		return s, true, err
+	case e.File != "":
+		s, err = fromFile(e.File)
+		return s, true, err
+	}
+	if p.Keyring != nil {
+		s, found, err = p.Keyring(ctx)
+	}
+	if p.Entry.Keyring && err == nil && !found {
+		err = noPassword(fmt.Errorf("the keyring has no password for %s at %s", p.User, p.Host),
+			"store it there, or give password-command or password-file in the configuration")
+	}
+	return s, found, err
 }
 
 func noPassword(err error, hint string) error {

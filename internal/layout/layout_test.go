@@ -40,7 +40,7 @@ var layers = map[string][]string{
 	"internal/vault":    {"mail", "archive", "internal/durable", "internal/ledger"},
 
 	// What the command line stands on.
-	"internal/config": {"mail", "internal/auth"},
+	"internal/config": {"mail", "internal/auth", "internal/dial", "internal/durable", "internal/place"},
 	"internal/place":  {"mail", "internal/dial"},
 	"internal/ui":     {"mail"},
 	"internal/demo":   {"mail"},

@@ -110,15 +110,20 @@ func parseUser(raw string, sc scheme) (string, error) {
 			"a place must not hold a password: others could read it in the process list and in the shell's history")
 	}
 	user, err := url.PathUnescape(raw)
-	switch {
-	case err != nil:
+	if err != nil {
 		return "", usage("a percent sign in the user is written %25", "the user in %s://… has a bad percent-escape", sc.name)
-	case user == "":
-		return "", usage("write "+sc.name+"://USER@HOST", "the place %s://… names no user", sc.name)
-	case !utf8.ValidString(user) || strings.ContainsFunc(user, unicode.IsControl):
-		return "", usage("", "the user in %s://… holds a control character or is not UTF-8", sc.name)
 	}
-	return user, nil
+	return user, checkUser(user, sc)
+}
+
+func checkUser(user string, sc scheme) error {
+	switch {
+	case user == "":
+		return usage("write "+sc.name+"://USER@HOST", "the place %s://… names no user", sc.name)
+	case !utf8.ValidString(user) || strings.ContainsFunc(user, unicode.IsControl):
+		return usage("", "the user in %s://… holds a control character or is not UTF-8", sc.name)
+	}
+	return nil
 }
 
 func parseHost(s string, sc scheme) (string, int, error) {
