@@ -24,6 +24,21 @@ const (
 	exitConfig    = 78
 )
 
+// exitCodes is what the manual says of them, for people; README has the same rows.
+var exitCodes = []struct{ code, meaning string }{
+	{"0", "all done, also when nothing was new"},
+	{"3", "finished, but some messages failed or are suspicious; each was named, the rest is safe"},
+	{"64", "wrong usage: flags, places, a mailbox that does not exist, a directory that is no archive"},
+	{"65", "octets differ from what was archived, or are missing"},
+	{"1", "failed, or not confirmed, in a way that no other row names (clean without --yes, more than --max-delete allows)"},
+	{"69", "the server lacks what is needed (no STARTTLS, login disabled, no way to delete safely)"},
+	{"74", "local disk: full, read-only, unmounted"},
+	{"75", "try again later: network, server busy, another run holds the archive, --max-time is over"},
+	{"77", "login refused, no password, or a connection that cannot be trusted"},
+	{"78", "configuration wrong, or an archive of a newer version"},
+	{"130, 143", "interrupted by SIGINT, SIGTERM; what was fetched is safe"},
+}
+
 // worst first: where several things go wrong, the first of these is the code.
 var worst = []int{exitUsage, exitConfig, exitIntegrity, exitDisk, exitAuth, exitLacking, exitFailed, exitPartial, exitTemporary}
 

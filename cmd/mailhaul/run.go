@@ -121,7 +121,7 @@ a place: see mailhaul backup --help.`,
 	}
 	a.flags.register(root)
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newBackup(a), newClean(a), newUndo(a), newUpload(a), newMigrate(a), newVerify(a), newLs(a), newCat(a), newDemo(a), newVersion(a))
+	root.AddCommand(newBackup(a), newClean(a), newUndo(a), newUpload(a), newMigrate(a), newVerify(a), newLs(a), newCat(a), newDemo(a), newVersion(a), newMan())
 	return root
 }
 
