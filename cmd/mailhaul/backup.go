@@ -65,7 +65,7 @@ the topmost Received line).`,
   mailhaul backup imaps://ada@example.org ~/Mail --dry-run`,
 		Args: arguments(1, 2, "a SOURCE and an ARCHIVE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			args, err := a.sides(cmd, args, 0)
+			args, err := a.sides(cmd, args, 0, "a SOURCE and an ARCHIVE")
 			if err != nil {
 				return err
 			}

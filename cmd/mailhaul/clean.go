@@ -54,7 +54,7 @@ stop when reached. mailhaul undo puts back what was deleted.`,
   mailhaul clean imaps://ada@example.org ~/Mail --mailbox Lists --before 2024-01-01 --yes --max-delete 5000`,
 		Args: arguments(1, 2, "a SOURCE and an ARCHIVE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			args, err := a.sides(cmd, args, 0)
+			args, err := a.sides(cmd, args, 0, "a SOURCE and an ARCHIVE")
 			if err != nil {
 				return err
 			}

@@ -127,16 +127,17 @@ func (a *app) adopt(cmd *cobra.Command, ac *config.Account) error {
 	return nil
 }
 
-// sides completes the two places of a verb. One argument is an account, which has
-// both; the settings of the account that stands for the server are adopted.
-func (a *app) sides(cmd *cobra.Command, args []string, server int) ([]string, error) {
+// sides completes the two places of a verb, which what names. One argument is an
+// account, which has both; the settings of the one that stands for the server are
+// adopted.
+func (a *app) sides(cmd *cobra.Command, args []string, server int, what string) ([]string, error) {
 	if len(args) == 1 {
 		ac, err := a.named(args[0])
 		if err != nil {
 			return nil, err
 		}
 		if ac == nil {
-			return nil, a.oneSide(cmd, args[0])
+			return nil, a.oneSide(cmd, args[0], what)
 		}
 		args = []string{args[0], args[0]}
 	}
@@ -153,10 +154,12 @@ func (a *app) adoptFrom(cmd *cobra.Command, typed string) error {
 }
 
 // oneSide says what is missing beside a place.
-func (a *app) oneSide(cmd *cobra.Command, typed string) error {
+func (a *app) oneSide(cmd *cobra.Command, typed, what string) error {
 	if !place.IsServer(typed) && config.CheckName(typed) == nil && !vaultExists(typed) {
-		return a.noServer(typed)
+		f, err := a.configuration()
+		if err != nil || len(f.Accounts) > 0 {
+			return a.noServer(typed)
+		}
 	}
-	_, places, _ := strings.Cut(cmd.Use, " ")
-	return arguments(2, 2, strings.Join(strings.Fields(places), " and "))(cmd, []string{typed})
+	return arguments(2, 2, what+", or an account that has both")(cmd, []string{typed})
 }

@@ -42,7 +42,7 @@ has both.`,
   mailhaul undo ~/Mail imaps://ada@example.org --deleted-since 2026-01-31`,
 		Args: arguments(1, 2, "an ARCHIVE and a SOURCE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			args, err := a.sides(cmd, args, 1)
+			args, err := a.sides(cmd, args, 1, "an ARCHIVE and a SOURCE")
 			if err != nil {
 				return err
 			}

@@ -216,7 +216,7 @@ func (f *File) parse(text string, check Check) error {
 	}
 	top.belongs = func(key string) string {
 		if slices.Contains(accountKeys, key) {
-			return fmt.Sprintf("it belongs below a line [account.NAME]")
+			return "it belongs below a line [account.NAME]"
 		}
 		return ""
 	}
