@@ -292,6 +292,10 @@ func (r *run) order(ctx context.Context, m *MailboxPlan, doomed []mail.Doomed, f
 				r.res.Octets += max(0, facts[i].size)
 				return
 			}
+			if _, ordered := ids[i]; ordered && why != mail.WhyVanished && why != mail.WhyChanged {
+				r.refused(why)
+				return
+			}
 			r.stay(why)
 		},
 	})
@@ -335,6 +339,15 @@ func (r *run) failed(m *MailboxPlan, c candidate, err error) {
 	defer r.mu.Unlock()
 	r.res.Failed++
 	r.Notify(mail.Event{Kind: mail.EventFailed, Ref: r.ref(m, c.uid), Err: err})
+}
+
+// refused counts a message that the server was told to remove and did not; it is
+// told once for all that have the same reason.
+func (r *run) refused(why string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.res.Failed++
+	r.res.Stayed[why]++
 }
 
 func (r *run) stay(why string) {

@@ -108,7 +108,7 @@ type Cleaned struct {
 	Listed  int64            `json:"listed"`         // selected by the rule; with a dry run what would go is among them
 	Deleted int64            `json:"deleted"`        // with a dry run: to be deleted
 	Skipped int64            `json:"skipped"`        // selected, and stayed: see Stayed
-	Failed  int64            `json:"failed"`         // damaged in the archive, or not known
+	Failed  int64            `json:"failed"`         // damaged in the archive, refused by the server, or not known
 	Octets  int64            `json:"octets"`         // freed, as the server counts
 	Stayed  map[string]int64 `json:"stayed,omitempty"`
 	Seconds float64          `json:"seconds"`
