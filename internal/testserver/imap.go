@@ -13,19 +13,24 @@ import (
 )
 
 // IMAP is an IMAP server that answers as it is told. What it is not told it answers
-// like a plain, correct server with one mailbox, INBOX.
+// like a plain, correct server that keeps what is stored, appended and expunged.
 //
 // It listens on 127.0.0.1, gives up on a client after a while, and keeps what
 // clients sent.
 type IMAP struct {
-	Greeting     string // without CRLF; "" greets with Capabilities
-	Capabilities string // "" means IMAP4rev1 SASL-IR AUTH=PLAIN LITERAL+
-	UIDValidity  string // "" means 1
-	Messages     []IMAPMessage
-	TLS          *tls.Config // TLS from the first octet; nil for none
+	Greeting     string                   // without CRLF; "" greets with Capabilities
+	Capabilities string                   // "" means IMAP4rev1 SASL-IR AUTH=PLAIN LITERAL+
+	UIDValidity  string                   // "" means 1
+	Messages     []IMAPMessage            // of INBOX
+	Boxes        map[string][]IMAPMessage // other mailboxes, by their names as sent; where it is nil, any name can be selected
+	TLS          *tls.Config              // TLS from the first octet; nil for none
 
-	// Answer may answer a command itself and then returns true.
+	// Answer may answer a command itself and then returns true. Of a command with
+	// literals it sees the first line and may leave the rest to the server.
 	Answer func(c *IMAPConn, cmd string) bool
+	// Appended may settle an APPEND whose octets have come, and then returns true;
+	// Store keeps them.
+	Appended func(c *IMAPConn, mailbox string, messages []string) bool
 
 	ln    net.Listener
 	wg    sync.WaitGroup
@@ -33,6 +38,7 @@ type IMAP struct {
 	conns map[net.Conn]bool
 	sent  []string
 	count int
+	next  map[string]uint32 // UIDNEXT where it is beyond the last UID
 }
 
 // IMAPMessage is a message of the server's INBOX.
@@ -62,6 +68,7 @@ type IMAPConn struct {
 	Tag string // of the command being answered
 	No  int    // connections before this one
 	s   *IMAP
+	box string // selected
 }
 
 // patience is how long a client may be silent.
@@ -197,71 +204,6 @@ func (c *IMAPConn) OK(text string) { c.Send(c.Tag + " OK " + text + "\r\n") }
 
 // NO refuses the command.
 func (c *IMAPConn) NO(text string) { c.Send(c.Tag + " NO " + text + "\r\n") }
-
-// answer is what a correct server does; false ends the connection.
-func (s *IMAP) answer(c *IMAPConn, cmd string) bool {
-	verb, _, _ := strings.Cut(strings.ToUpper(cmd), " ")
-	switch verb {
-	case "CAPABILITY":
-		c.Send("* CAPABILITY " + s.Capabilities + "\r\n")
-	case "LOGIN", "AUTHENTICATE":
-		c.OK("[CAPABILITY " + s.Capabilities + "] logged in")
-		return true
-	case "LIST":
-		c.Send("* LIST (\\HasNoChildren) \"/\" INBOX\r\n")
-	case "STATUS":
-		c.Send(fmt.Sprintf("* STATUS INBOX (MESSAGES %d UIDNEXT %d UIDVALIDITY %s)\r\n", len(s.Messages), s.uidNext(), s.UIDValidity))
-	case "SELECT", "EXAMINE":
-		c.Send(fmt.Sprintf("* FLAGS (\\Seen)\r\n* %d EXISTS\r\n* OK [UIDVALIDITY %s] ok\r\n* OK [UIDNEXT %d] ok\r\n", len(s.Messages), s.UIDValidity, s.uidNext()))
-	case "UID", "FETCH":
-		s.fetch(c, cmd)
-	case "LOGOUT":
-		c.Send("* BYE bye\r\n")
-		c.OK("bye")
-		return false
-	}
-	c.OK("done")
-	return true
-}
-
-func (s *IMAP) uidNext() uint32 {
-	next := uint32(1)
-	for _, m := range s.Messages {
-		next = max(next, m.UID+1)
-	}
-	return next
-}
-
-// fetch answers FETCH and UID FETCH for the items mailhaul asks for.
-func (s *IMAP) fetch(c *IMAPConn, cmd string) {
-	rest, byUID := strings.CutPrefix(strings.ToUpper(cmd), "UID ")
-	rest = strings.TrimPrefix(rest, "FETCH ")
-	set, items, _ := strings.Cut(rest, " ")
-	var out strings.Builder
-	for i, m := range s.Messages {
-		n := uint32(i + 1)
-		if byUID {
-			n = m.UID
-		}
-		if !InSet(set, n) {
-			continue
-		}
-		line := fmt.Sprintf("* %d FETCH (%s", i+1, m.Meta())
-		head, text, _ := strings.Cut(m.Octets, "\r\n\r\n")
-		head += "\r\n\r\n"
-		for section, octets := range map[string]string{"": m.Octets, "HEADER": head, "TEXT": text} {
-			if strings.Contains(items, "BODY.PEEK["+section+"]") {
-				line += " BODY[" + section + "] " + Literal(octets)
-			}
-		}
-		out.WriteString(line + ")\r\n")
-		if out.Len() > 64<<10 {
-			c.Send(out.String())
-			out.Reset()
-		}
-	}
-	c.Send(out.String())
-}
 
 // InSet tells whether a number is in an IMAP set.
 func InSet(set string, n uint32) bool {

@@ -52,6 +52,10 @@ type POP3Faults struct {
 	CutDown      int64             // closes the connection after so many octets sent; 0 for never
 	CutTimes     int               // how many connections that happens to; 0 for all
 	Capabilities map[string]string // more lines of CAPA
+
+	// Answer may answer a command itself, on the connection, and then returns true;
+	// sessions count from 0.
+	Answer func(c net.Conn, session int, cmd string) bool
 }
 
 // POP3 is a small, correct POP3 server (RFC 1939, 2449, 2595, 5034) for one
@@ -64,6 +68,7 @@ type POP3 struct {
 	messages []POP3Message
 	commands []string
 	cuts     int
+	sessions int
 }
 
 // NewPOP3 starts a server. The caller closes it.
@@ -125,6 +130,7 @@ type pop3Session struct {
 	read   map[int]bool
 	sent   int64
 	cut    bool
+	no     int // sessions before this one
 }
 
 func (s *POP3) serve(c net.Conn) {
@@ -134,6 +140,8 @@ func (s *POP3) serve(c net.Conn) {
 	if ss.cut {
 		s.cuts++
 	}
+	ss.no = s.sessions
+	s.sessions++
 	s.mu.Unlock()
 	if s.o.Implicit && s.o.TLS != nil {
 		tc := tls.Server(c, s.o.TLS)
@@ -217,6 +225,14 @@ func (ss *pop3Session) command(line string) bool {
 		ss.note(verb)
 	default:
 		ss.note(strings.TrimSpace(verb + " " + arg))
+	}
+	if f.Answer != nil {
+		if ss.bw.Flush() != nil {
+			return false
+		}
+		if f.Answer(ss.conn, ss.no, strings.TrimSpace(verb+" "+arg)) {
+			return true
+		}
 	}
 	switch verb {
 	case "QUIT":

@@ -80,6 +80,17 @@ func Answer(pattern, octets string) Step {
 	}
 }
 
+// Again repeats a step until the client is gone.
+func Again(step Step) Step {
+	return func(p *Peer) error {
+		for {
+			if step(p) != nil {
+				return errGone
+			}
+		}
+	}
+}
+
 // StartTLS does the server's handshake.
 func StartTLS(cfg *tls.Config) Step {
 	return func(p *Peer) error {
