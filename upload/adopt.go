@@ -32,6 +32,10 @@ func (b *box) adopt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	forms, err := b.otherForms(ctx, wanted)
+	if err != nil {
+		return err
+	}
 	foreign := make(map[uint32]int64)
 	err = b.Destination.List(ctx, b.state, 1, func(in mail.Info) error {
 		uid := number(in.Ref.UID)
@@ -47,7 +51,105 @@ func (b *box) adopt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return b.recordAdoptions(ctx, found)
+	more, err := b.compareForms(ctx, forms, foreign, found)
+	if err != nil {
+		return err
+	}
+	return b.recordAdoptions(ctx, append(found, more...))
+}
+
+// form is what an earlier run sent of a message or found that the destination made
+// of it, where that is not the message's own octets.
+type form struct {
+	held    mail.Held
+	digest  mail.Digest
+	altered bool // by the destination; else a repaired copy was sent
+}
+
+// otherForms returns the other forms of messages that were there under another
+// UIDVALIDITY, and adds their sizes to wanted.
+func (b *box) otherForms(ctx context.Context, wanted map[int64][]int64) ([]form, error) {
+	if len(b.stale) == 0 {
+		return nil, nil
+	}
+	todo := make(map[int64]bool, len(b.todo))
+	for _, id := range b.todo {
+		todo[id] = true
+	}
+	var sent []mail.Upload
+	err := b.Ledger.Uploads(ctx, b.Account, b.job.to, func(u mail.Upload) error {
+		if todo[u.Message] {
+			sent = append(sent, u)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var forms []form
+	for _, u := range sent {
+		h, err := b.Messages.Message(ctx, u.Message)
+		if err != nil {
+			return nil, err
+		}
+		f := form{held: h, digest: u.Digest}
+		if !u.Altered.IsZero() {
+			f.digest, f.altered = u.Altered, true
+		}
+		if f.digest == h.Receipt.Digest {
+			continue
+		}
+		size := b.stale[u.Message]
+		if _, ok := wanted[size]; !ok {
+			wanted[size] = nil
+		}
+		forms = append(forms, f)
+	}
+	return forms, nil
+}
+
+// compareForms finds messages by their other forms, unless found has them already.
+func (b *box) compareForms(ctx context.Context, forms []form, foreign map[uint32]int64, found []found) ([]found, error) {
+	taken, settled := make(map[uint32]bool), make(map[int64]bool)
+	for _, f := range found {
+		taken[f.uid], settled[f.message] = true, true
+	}
+	sizes := make(map[int64]bool)
+	for _, f := range forms {
+		if !settled[f.held.Message] {
+			sizes[b.stale[f.held.Message]] = true
+		}
+	}
+	var look []uint32
+	for uid, size := range foreign {
+		if sizes[size] && !taken[uid] {
+			look = append(look, uid)
+		}
+	}
+	octets, err := b.octets(ctx, look)
+	if err != nil {
+		return nil, err
+	}
+	found = found[:0:0]
+	for _, f := range forms {
+		if settled[f.held.Message] {
+			continue
+		}
+		for _, uid := range look {
+			if s, read := octets[uid]; read && !taken[uid] && s.Digest == f.digest {
+				a := adoption(f.held, uid, foreign[uid])
+				if f.altered {
+					a.altered = f.digest
+				} else {
+					a.digest = f.digest
+				}
+				found = append(found, a)
+				taken[uid], settled[f.held.Message] = true, true
+				break
+			}
+		}
+	}
+	return found, nil
 }
 
 // wanted are the messages to be sent, by size.
@@ -66,7 +168,8 @@ func (b *box) wanted(ctx context.Context) (map[int64][]int64, error) {
 // found is a message of the destination that is one of ours.
 type found struct {
 	message int64
-	digest  mail.Digest
+	digest  mail.Digest // of what was sent
+	altered mail.Digest // of what the destination made of that; zero if nothing
 	flags   mail.Flags
 	uid     uint32
 	size    int64
@@ -139,7 +242,7 @@ func (b *box) pair(ctx context.Context, ours map[likeness][]mail.Held, theirs ma
 }
 
 func adoption(h mail.Held, uid uint32, size int64) found {
-	return found{h.Message, h.Receipt.Digest, h.Receipt.Info.Flags.Without(mail.Deleted), uid, size}
+	return found{message: h.Message, digest: h.Receipt.Digest, flags: h.Receipt.Info.Flags.Without(mail.Deleted), uid: uid, size: size}
 }
 
 func (b *box) recordAdoptions(ctx context.Context, all []found) error {
@@ -156,7 +259,7 @@ func (b *box) recordAdoptions(ctx context.Context, all []found) error {
 		}
 		results := make([]mail.Uploaded, len(part))
 		for i, f := range part {
-			results[i] = mail.Uploaded{ID: ids[i], Arrived: true, Info: mail.Info{
+			results[i] = mail.Uploaded{ID: ids[i], Arrived: true, Altered: f.altered, Info: mail.Info{
 				Ref: mail.Ref{UIDValidity: b.state.UIDValidity, UID: strconv.FormatUint(uint64(f.uid), 10)}, Size: f.size, Flags: f.flags,
 			}}
 		}
@@ -185,7 +288,7 @@ func (b *box) setFlags(ctx context.Context) error {
 		var record mail.Change
 		for _, w := range part {
 			added, removed := w.now.Without(w.flags.List()...), w.flags.Without(w.now.List()...)
-			added, removed = b.state.Storable(added), b.state.Storable(removed)
+			added, removed = b.storable(added), b.state.Storable(removed)
 			if added != "" || removed != "" {
 				changes = append(changes, FlagChange{UID: w.uid, Add: added, Remove: removed})
 			}

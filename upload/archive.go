@@ -14,6 +14,14 @@ type Catalog interface {
 	Message(ctx context.Context, id int64) (mail.Held, error)
 }
 
+// Vanished tells what the catalog knows of it.
+func (a fromArchive) Vanished(ctx context.Context, yield func(id int64) error) error {
+	if v, ok := a.Catalog.(Vanished); ok {
+		return v.Vanished(ctx, yield)
+	}
+	return nil
+}
+
 // Opener gives the octets of archived messages.
 type Opener interface {
 	Open(ctx context.Context, rc mail.Receipt) (io.ReadCloser, error)

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"mailhaul/mail"
@@ -16,15 +18,20 @@ type box struct {
 	*run
 	job    *job
 	counts Counts
+	err    error // why it could not be completed
 
-	state   Box // zero until opened
-	arrived []arrival
-	claimed map[uint32]bool // UIDs of claims; built when first needed
-	stale   bool            // there are claims of another UIDVALIDITY
-	lost    int             // messages the server said it had, and has not
+	validity uint32 // UIDVALIDITY of what is known
+	state    Box    // zero until opened
+	open     []mail.Upload
+	arrived  []arrival
+	claimed  map[uint32]bool // UIDs of claims; built when first needed
+	stale    map[int64]int64 // claims of another UIDVALIDITY: size at the destination, by message
+	lost     int             // messages the server said it had, and has not
 
-	todo  []int64 // ids of messages that the destination may lack
-	flags []flagWork
+	todo    []int64 // ids of messages that the destination may lack
+	need    need    // of todo
+	flags   []flagWork
+	dropped map[string]int // flags that the mailbox cannot store, and at how many messages
 }
 
 // arrival is a message known to be at the destination.
@@ -45,17 +52,16 @@ func (b *box) ref(in mail.Ref) mail.Ref {
 	return mail.Ref{Account: b.Destination.Account(), Mailbox: b.job.to, UID: in.UID}
 }
 
-// work brings the mailbox up to date.
-func (b *box) work(ctx context.Context) error {
-	validity := b.job.there.UIDValidity
-	if b.job.exists && validity == 0 { // the list did not tell
-		if err := b.open(ctx); err != nil {
+// survey finds out what is to be done, without changing anything.
+func (b *box) survey(ctx context.Context) error {
+	b.validity = b.job.there.UIDValidity
+	if b.job.exists && b.validity == 0 { // the list did not tell
+		if err := b.enter(ctx); err != nil {
 			return err
 		}
-		validity = b.state.UIDValidity
+		b.validity = b.state.UIDValidity
 	}
-	open, err := b.know(ctx, validity)
-	if err != nil {
+	if err := b.know(ctx); err != nil {
 		return err
 	}
 	if b.restoring && b.job.exists {
@@ -66,28 +72,41 @@ func (b *box) work(ctx context.Context) error {
 	if err := b.sort(ctx); err != nil {
 		return err
 	}
-	b.Notify(mail.Event{Kind: mail.EventMailbox, Ref: b.ref(mail.Ref{}), N: int64(len(b.todo))})
-	if b.DryRun {
+	b.Notify(mail.Event{Kind: mail.EventMailbox, Ref: b.ref(mail.Ref{}), N: int64(len(b.todo)), Octets: b.need.octets})
+	if !b.hasWork() {
+		b.arrived = nil // all mailboxes are looked at before the first is worked on
+	}
+	return nil
+}
+
+func (b *box) hasWork() bool { return len(b.todo)+len(b.open)+len(b.flags) > 0 }
+
+// work brings the mailbox up to date.
+func (b *box) work(ctx context.Context) error {
+	switch {
+	case b.DryRun:
 		return b.foresee(ctx)
-	}
-	if len(b.todo)+len(open)+len(b.flags) == 0 {
+	case !b.hasWork():
 		return nil
+	case !b.job.exists && b.isFull(): // do not make what stays empty
+		return b.send(ctx)
 	}
-	if err := b.prepare(ctx, validity); err != nil {
+	if err := b.prepare(ctx); err != nil {
 		return err
 	}
-	if len(open) > 0 {
-		if err := b.again(ctx, func() error { return b.settleOpen(ctx, open) }); err != nil {
+	if len(b.open) > 0 {
+		if err := b.again(ctx, func() error { return b.settleOpen(ctx, b.open) }); err != nil {
 			return err
 		}
 	}
 	if err := b.again(ctx, func() error { return b.adopt(ctx) }); err != nil {
 		return err
 	}
-	err = b.send(ctx)
+	err := b.send(ctx)
 	if err == nil {
 		err = b.setFlags(ctx)
 	}
+	b.tellDropped()
 	if err == nil && b.lost > 0 {
 		err = &mail.Error{Kind: mail.KindIntegrity, Ref: b.ref(mail.Ref{}), Op: "upload",
 			Err:  fmt.Errorf("the server said that it has %d messages that are not there", b.lost),
@@ -97,13 +116,16 @@ func (b *box) work(ctx context.Context) error {
 }
 
 // know loads what the ledger has of the mailbox under this UIDVALIDITY.
-func (b *box) know(ctx context.Context, validity uint32) ([]mail.Upload, error) {
-	b.arrived, b.claimed, b.stale = nil, nil, false
+func (b *box) know(ctx context.Context) (err error) {
+	b.arrived, b.claimed, b.stale = nil, nil, nil
 	shared := make(map[mail.Flags]mail.Flags) // few different ones
 	account := b.Account
-	err := b.Ledger.Claims(ctx, account, b.job.to, func(c mail.Claim) error {
-		if !b.job.exists || c.UIDValidity != validity {
-			b.stale = true
+	err = b.Ledger.Claims(ctx, account, b.job.to, func(c mail.Claim) error {
+		if !b.job.exists || c.UIDValidity != b.validity {
+			if b.stale == nil {
+				b.stale = make(map[int64]int64)
+			}
+			b.stale[c.Message] = c.Size
 			return nil
 		}
 		if !c.Gone.IsZero() {
@@ -119,19 +141,20 @@ func (b *box) know(ctx context.Context, validity uint32) ([]mail.Upload, error) 
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	err = b.Ledger.Uploads(ctx, account, b.job.to, func(u mail.Upload) error {
-		if u.UID == "" && b.job.exists && u.UIDValidity == validity {
+		if u.UID == "" && b.job.exists && u.UIDValidity == b.validity {
 			b.arrived = append(b.arrived, arrival{message: u.Message})
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	b.sortArrived()
-	return b.Ledger.OpenUploads(ctx, account, b.job.to)
+	b.open, err = b.Ledger.OpenUploads(ctx, account, b.job.to)
+	return err
 }
 
 func (b *box) sortArrived() {
@@ -167,7 +190,7 @@ func (b *box) stillThere(ctx context.Context) error {
 	if len(b.arrived) == 0 {
 		return nil
 	}
-	if err := b.open(ctx); err != nil {
+	if err := b.enter(ctx); err != nil {
 		return err
 	}
 	sizes := make(map[uint32]int64)
@@ -201,6 +224,12 @@ func (b *box) sort(ctx context.Context) error {
 			if match, _ := b.Selection.Match(rc.Info); !match {
 				return nil
 			}
+			if b.isVanished(h.Message) {
+				b.counts.Gone++
+				if b.Present {
+					return nil
+				}
+			}
 			b.counts.Listed++
 			a, there := b.find(h.Message)
 			switch {
@@ -216,6 +245,7 @@ func (b *box) sort(ctx context.Context) error {
 					Hint: "mailhaul verify names what is missing"})
 			default:
 				b.todo = append(b.todo, h.Message)
+				b.need.add(rc.Wire, b.limit)
 			}
 			return nil
 		})
@@ -258,25 +288,27 @@ func (b *box) tooBig(h mail.Held) error {
 }
 
 // describe names a message that has no UID at the destination yet.
-func describe(h mail.Held) string {
-	s := fmt.Sprintf("message %.12s", h.Receipt.Digest)
-	if h.Receipt.Info.Ref.Mailbox != "" {
-		s = h.Receipt.Info.Ref.Mailbox + " " + s
+func describe(h mail.Held) string { return describeReceipt(h.Receipt) }
+
+func describeReceipt(rc mail.Receipt) string {
+	s := fmt.Sprintf("message %.12s", rc.Digest)
+	if rc.Info.Ref.Mailbox != "" {
+		s = rc.Info.Ref.Mailbox + " " + s
 	}
-	if h.Receipt.Place != "" {
-		s += " (" + h.Receipt.Place + ")"
+	if rc.Place != "" {
+		s += " (" + rc.Place + ")"
 	}
 	return s
 }
 
 // prepare makes and opens the mailbox. If it is another one than was listed, what
 // is known of it is looked at anew.
-func (b *box) prepare(ctx context.Context, validity uint32) error {
+func (b *box) prepare(ctx context.Context) error {
 	if !b.job.exists {
 		if len(b.todo) == 0 {
 			return nil
 		}
-		if err := b.again(ctx, func() error { return b.Destination.Create(ctx, b.job.to) }); err != nil {
+		if err := b.create(ctx); err != nil {
 			return err
 		}
 	}
@@ -287,10 +319,10 @@ func (b *box) prepare(ctx context.Context, validity uint32) error {
 			}
 		}
 	}
-	if err := b.open(ctx); err != nil {
+	if err := b.enter(ctx); err != nil {
 		return err
 	}
-	if b.job.exists && b.state.UIDValidity != validity {
+	if b.job.exists && b.state.UIDValidity != b.validity {
 		return &mail.Error{Kind: mail.KindTemporary, Ref: b.ref(mail.Ref{}), Op: "open mailbox", Err: ErrUIDValidity,
 			Hint: "run the same command again"}
 	}
@@ -298,7 +330,53 @@ func (b *box) prepare(ctx context.Context, validity uint32) error {
 	return nil
 }
 
-func (b *box) open(ctx context.Context) error {
+// create makes the mailbox, under another name if the destination refuses its own.
+func (b *box) create(ctx context.Context) error {
+	refused := b.again(ctx, func() error { return b.Destination.Create(ctx, b.job.to) })
+	if !refusesName(refused) {
+		return refused
+	}
+	for _, name := range b.job.fallback {
+		err := b.again(ctx, func() error { return b.Destination.Create(ctx, name) })
+		if refusesName(err) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		b.warn(fmt.Errorf("mailbox %s: the destination cannot have such a name; it becomes %s (%w)", b.job.to, name, refused))
+		b.job.to = name
+		return b.startOver(ctx)
+	}
+	return refused
+}
+
+// refusesName tells whether another name may do.
+func refusesName(err error) bool {
+	switch mail.KindOf(err) {
+	case mail.KindPartial, mail.KindLacking, mail.KindOther:
+		var e *mail.Error
+		return errors.As(err, &e) && !errors.Is(err, ErrOverQuota)
+	}
+	return false
+}
+
+// startOver looks at the mailbox again, which has another name now and may have
+// been there.
+func (b *box) startOver(ctx context.Context) error {
+	if err := b.enter(ctx); err != nil {
+		return err
+	}
+	b.job.exists, b.validity = true, b.state.UIDValidity
+	if err := b.know(ctx); err != nil {
+		return err
+	}
+	b.counts, b.todo, b.need, b.flags = Counts{}, nil, need{}, nil
+	return b.sort(ctx)
+}
+
+// enter asks for the mailbox's state.
+func (b *box) enter(ctx context.Context) error {
 	return b.again(ctx, func() (err error) {
 		b.state, err = b.Destination.Open(ctx, b.job.to)
 		return err
@@ -357,4 +435,31 @@ func (b *box) known(message int64, uid uint32) {
 // drop takes what has arrived off the list.
 func (b *box) drop(arrived map[int64]bool) {
 	b.todo = slices.DeleteFunc(b.todo, func(id int64) bool { return arrived[id] })
+}
+
+// storable returns what the mailbox can store of flags, and counts the rest.
+func (b *box) storable(flags mail.Flags) mail.Flags {
+	keep := b.state.Storable(flags)
+	if keep != flags {
+		for _, f := range flags.Without(mail.Deleted).Without(keep.List()...).List() {
+			if b.dropped == nil {
+				b.dropped = make(map[string]int)
+			}
+			b.dropped[f]++
+		}
+	}
+	return keep
+}
+
+// tellDropped says which flags the mailbox cannot store.
+func (b *box) tellDropped() {
+	if len(b.dropped) == 0 {
+		return
+	}
+	var all []string
+	for _, f := range slices.Sorted(maps.Keys(b.dropped)) {
+		all = append(all, fmt.Sprintf("%s (%d messages)", f, b.dropped[f]))
+	}
+	b.Notify(mail.Event{Kind: mail.EventWarning, Ref: b.ref(mail.Ref{}), Err: &mail.Error{Ref: b.ref(mail.Ref{}), Op: "upload",
+		Err: fmt.Errorf("the mailbox cannot store these flags: %s", strings.Join(all, ", "))}})
 }

@@ -26,11 +26,22 @@ type item struct {
 	wire   int64  // octets as they are sent
 	nul    bool
 	risky  bool // servers are known to alter such octets
+	// repaired says that it is a repaired copy: of original, which was refused.
+	repaired bool
+	original mail.Receipt
+	refusal  error
 }
 
 func (it *item) open(ctx context.Context, m Messages) (io.ReadCloser, error) {
-	if it.octets != nil {
+	switch {
+	case it.octets != nil:
 		return io.NopCloser(bytes.NewReader(it.octets)), nil
+	case it.repaired:
+		r, err := m.Open(ctx, it.original)
+		if err != nil {
+			return nil, err
+		}
+		return repairing{newRepair(r), r}, nil
 	}
 	return m.Open(ctx, it.held.Receipt)
 }

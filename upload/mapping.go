@@ -1,10 +1,12 @@
 package upload
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	"mailhaul/mail"
 )
@@ -72,6 +74,8 @@ type Target struct {
 	Why     string // "map", "prefix", a SPECIAL-USE attribute, or "" for the same name
 	Altered bool   // the destination cannot have the name that was meant
 	Exists  bool   // the mailbox is there
+
+	fallback []string // names to be tried if the destination refuses To
 }
 
 // plan decides where each mailbox goes. Mailboxes that were meant to be different
@@ -106,7 +110,115 @@ func (m Mapping) plan(from, there []mail.Mailbox, fit func(string) string, used 
 		t.Exists = exists[t.To]
 		out = append(out, t)
 	}
+	m.fallbacks(out, exists, fit, used)
 	return out
+}
+
+// fallbacks finds the names for mailboxes that are not there, should the
+// destination refuse theirs: it is not known in advance what it takes. One that was
+// sent to before is the name that an earlier run came to.
+func (m Mapping) fallbacks(all []Target, exists map[string]bool, fit func(string) string, used func(string) bool) {
+	taken := make(map[string]bool)
+	var lacking []string
+	for _, t := range all {
+		if !t.Exists && !taken[t.To] {
+			lacking = append(lacking, t.To)
+		}
+		taken[t.To] = true
+	}
+	slices.Sort(lacking)
+	type other struct {
+		to       string // "": as meant
+		fallback []string
+	}
+	others := make(map[string]other)
+	for _, name := range lacking {
+		var o other
+		for _, n := range otherNames(name) {
+			for n = fit(n); taken[n]; {
+				n = fit(n + "_")
+			}
+			taken[n] = true
+			o.fallback = append(o.fallback, n)
+			if o.to == "" && exists[n] && used(n) {
+				o.to = n
+			}
+		}
+		others[name] = o
+	}
+	for i := range all {
+		t := &all[i]
+		o, ok := others[t.To]
+		if !ok {
+			continue
+		}
+		t.fallback = o.fallback
+		if o.to != "" {
+			t.To, t.Altered, t.Exists, t.fallback = o.to, true, true, nil
+		}
+	}
+}
+
+// longLevel is how many characters of a level are kept where a name is too long.
+const longLevel = 60
+
+// otherNames returns names that stand for one that a server refuses, from the most
+// to the least alike: without what is known to be refused, with letters, digits,
+// spaces and hyphens only, with such of ASCII only and short.
+func otherNames(name string) []string {
+	var all []string
+	for _, each := range []func(level string) string{plainLevel, wordLevel, asciiLevel} {
+		levels := strings.Split(name, "/")
+		for i, l := range levels {
+			levels[i] = each(l)
+		}
+		other := strings.Join(levels, "/")
+		if other != name && !strings.EqualFold(other, "INBOX") && !slices.Contains(all, other) {
+			all = append(all, other)
+		}
+	}
+	return all
+}
+
+// plainLevel replaces what some servers refuse: control characters, wildcards and
+// what file systems keep for themselves.
+func plainLevel(level string) string {
+	level = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || strings.ContainsRune("*%\"\\<>:|?~#&", r) {
+			return '_'
+		}
+		return r
+	}, level)
+	level = strings.Join(strings.Fields(level), " ")
+	switch {
+	case level == "":
+		return "_"
+	case level == "cur", level == "new", level == "tmp", level[0] == '.', level[len(level)-1] == '.':
+		return "_" + strings.Trim(level, ".") + "_"
+	}
+	return level
+}
+
+func wordLevel(level string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsLetter(r) || unicode.IsDigit(r) || unicode.IsMark(r) || r == ' ' || r == '-' {
+			return r
+		}
+		return '_'
+	}, plainLevel(level))
+}
+
+func asciiLevel(level string) string {
+	short := strings.Map(func(r rune) rune {
+		if r > unicode.MaxASCII {
+			return '_'
+		}
+		return r
+	}, wordLevel(level))
+	if len(short) > longLevel {
+		short = fmt.Sprintf("%s_%x", short[:longLevel], sha256.Sum256([]byte(level)))[:longLevel+9]
+	}
+	return short
 }
 
 func (m Mapping) target(mb mail.Mailbox, r *roles) (name, why string) {

@@ -37,6 +37,13 @@ type Preparer interface {
 	Prepare(ctx context.Context, ids []int64) error
 }
 
+// Vanished is a source of Messages that knows which of them were no longer where
+// they came from when that was last listed completely, and were not deleted there
+// by us. Messages whose origin is not known are not among them.
+type Vanished interface {
+	Vanished(ctx context.Context, yield func(id int64) error) error
+}
+
 // Ledger is what Run needs to know and to record. The callbacks must not call it.
 type Ledger interface {
 	// Accounts returns the accounts that mail was copied from.
@@ -66,14 +73,23 @@ type Options struct {
 	// MarkSeen gives \Seen to messages that come from where there are no flags.
 	MarkSeen  bool
 	Subscribe bool // subscribe to every mailbox that gets messages
-	DryRun    bool // show the plan, and change nothing on either side
-	Parallel  int  // mailboxes at once; at least 1
+	// Present leaves out what Vanished tells of; else it is only counted.
+	Present bool
+	// SendRepaired sends a repaired copy of a message that the destination refuses,
+	// where a repair is known; each is told by Notify.
+	SendRepaired bool
+	DryRun       bool // show the plan, and change nothing on either side
+	Parallel     int  // mailboxes at once; at least 1
 	// Only, if not nil, are the mailboxes to be worked on. The plan is made of all.
+	// The destination's space is then not asked for: see CheckSpace.
 	Only []string
 	// Plan, if not nil, is told where each mailbox goes before anything is sent.
-	Plan   func([]Target)
-	Notify mail.Notify
-	Pause  time.Duration // before a lost connection is made again; 0 means one second
+	Plan func([]Target)
+	// Forecast, if not nil, is told what is to be sent and what of it will not fit,
+	// before anything is sent, if anything is.
+	Forecast func(Forecast)
+	Notify   mail.Notify
+	Pause    time.Duration // before a lost connection is made again; 0 means one second
 }
 
 // Counts add up: Listed = Uploaded + Adopted + Skipped + Failed.
@@ -84,6 +100,8 @@ type Counts struct {
 	Skipped  int64 // known to be there from an earlier run
 	Failed   int64 // refused, or could not be read
 	Flags    int64 // known ones whose flags were changed at the destination
+	Gone     int64 // of Vanished: part of Listed, or left out with Present
+	Repaired int64 // part of Uploaded: a repaired copy was sent
 	Altered  int64 // part of Uploaded and Adopted: the destination changed their octets
 	Octets   int64 // of Uploaded, on the wire
 }
@@ -95,6 +113,8 @@ func (c *Counts) add(d Counts) {
 	c.Skipped += d.Skipped
 	c.Failed += d.Failed
 	c.Flags += d.Flags
+	c.Gone += d.Gone
+	c.Repaired += d.Repaired
 	c.Altered += d.Altered
 	c.Octets += d.Octets
 }
@@ -135,6 +155,9 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	o.Parallel = max(1, o.Parallel)
 	r := &run{Options: o}
 	jobs, err := r.plan(ctx)
+	if err == nil {
+		err = r.learnVanished(ctx)
+	}
 	switch {
 	case ctx.Err() != nil:
 		return Result{}, context.Cause(ctx)
@@ -148,10 +171,30 @@ type run struct {
 	Options
 	restoring bool // the destination is where the messages came from
 	full      atomic.Int32
-	limit     int64 // octets of one message; 0: not known
+	limit     int64   // octets of one message; 0: not known
+	vanished  []int64 // ascending
 }
 
 var errEnough = errors.New("enough")
+
+// learnVanished asks which messages are gone where they came from.
+func (r *run) learnVanished(ctx context.Context) error {
+	v, ok := r.Messages.(Vanished)
+	if !ok || r.restoring { // then what is gone is what is to be put back
+		return nil
+	}
+	err := v.Vanished(ctx, func(id int64) error {
+		r.vanished = append(r.vanished, id)
+		return nil
+	})
+	slices.Sort(r.vanished)
+	return err
+}
+
+func (r *run) isVanished(id int64) bool {
+	_, found := slices.BinarySearch(r.vanished, id)
+	return found
+}
 
 // job is one mailbox of the destination and those that go there.
 type job struct {
@@ -159,6 +202,8 @@ type job struct {
 	exists bool
 	there  mail.Mailbox
 	from   []string
+
+	fallback []string // other names
 }
 
 func (r *run) plan(ctx context.Context) ([]*job, error) {
@@ -213,7 +258,7 @@ func jobsOf(targets []Target, there []mail.Mailbox) []*job {
 	for _, t := range targets {
 		j := by[t.To]
 		if j == nil {
-			j = &job{to: t.To, exists: t.Exists}
+			j = &job{to: t.To, exists: t.Exists, fallback: t.fallback}
 			for _, mb := range there {
 				if mb.Name == t.To {
 					j.there = mb
@@ -247,27 +292,43 @@ func (r *run) selected(ctx context.Context) ([]mail.Mailbox, error) {
 	return slices.DeleteFunc(all, func(mb mail.Mailbox) bool { return !r.Selection.MatchMailbox(mb.Name) }), nil
 }
 
-// all works through the mailboxes, some at a time.
+// all looks at every mailbox and then works through them, some at a time.
 func (r *run) all(ctx context.Context, jobs []*job) (Result, error) {
-	results := make([]MailboxResult, len(jobs))
+	boxes := make([]*box, len(jobs))
+	for i, j := range jobs {
+		boxes[i] = &box{run: r, job: j}
+	}
+	r.each(ctx, boxes, (*box).survey)
+	if ctx.Err() == nil {
+		r.forecast(ctx, boxes)
+	}
+	r.each(ctx, boxes, (*box).work)
+	return conclude(ctx, boxes)
+}
+
+// each does something with every mailbox that has not failed. It ends when
+// mailboxes fail one after the other for lack of a connection.
+func (r *run) each(ctx context.Context, boxes []*box, f func(*box, context.Context) error) {
 	var g errgroup.Group
 	g.SetLimit(r.Parallel)
 	var mu sync.Mutex
 	lost := 0
-	for i, j := range jobs {
+	for _, b := range boxes {
+		if b.err != nil {
+			continue
+		}
 		mu.Lock()
 		stop := lost >= giveUpAfter
 		mu.Unlock()
 		if ctx.Err() != nil || stop {
-			break
+			b.err = errNotReached
+			continue
 		}
 		g.Go(func() error {
-			b := &box{run: r, job: j}
-			err := b.work(ctx)
-			results[i] = MailboxResult{Name: j.to, From: j.from, Counts: b.counts, Err: err}
+			b.err = f(b, ctx)
 			mu.Lock()
 			defer mu.Unlock()
-			switch mail.KindOf(err) {
+			switch mail.KindOf(b.err) {
 			case mail.KindTemporary, mail.KindAuth:
 				lost++
 			default:
@@ -276,24 +337,31 @@ func (r *run) all(ctx context.Context, jobs []*job) (Result, error) {
 			return nil
 		})
 	}
-	_ = g.Wait() // every error stands in results
-	return conclude(ctx, results)
+	_ = g.Wait() // every error stands in its box
 }
 
-func conclude(ctx context.Context, results []MailboxResult) (Result, error) {
+// errNotReached marks mailboxes that nothing was done about: others say why.
+var errNotReached = errors.New("not reached")
+
+func conclude(ctx context.Context, boxes []*box) (Result, error) {
 	var res Result
 	var errs []error
-	for _, mr := range results {
-		if mr.Name == "" { // never begun
-			continue
-		}
+	for _, b := range boxes {
+		mr := MailboxResult{Name: b.job.to, From: b.job.from, Counts: b.counts, Err: b.err}
 		if mr.Err != nil {
 			// What was not reached is neither sent nor failed.
 			mr.Listed = mr.Uploaded + mr.Adopted + mr.Skipped + mr.Failed
+		}
+		if mr.Err == errNotReached {
+			mr.Err = nil
+		}
+		if mr.Err != nil {
 			errs = append(errs, mr.Err)
 		}
 		res.Counts.add(mr.Counts)
-		res.Mailboxes = append(res.Mailboxes, mr)
+		if b.err != errNotReached || mr.Listed > 0 {
+			res.Mailboxes = append(res.Mailboxes, mr)
+		}
 	}
 	if ctx.Err() != nil {
 		return res, context.Cause(ctx)

@@ -24,6 +24,7 @@ type pending struct {
 	wire   int64 // octets as sent; -1 if that is not known any more
 	risky  bool
 	item   *item // nil: of an earlier run
+	retry  bool  // if it did not arrive, a repaired copy is sent
 	answer Answer
 
 	// What was found out.
@@ -39,6 +40,11 @@ func (b *box) send(ctx context.Context) (err error) {
 	if len(b.todo) == 0 {
 		return nil
 	}
+	s := &sender{box: b}
+	if b.isFull() {
+		s.leave(len(b.todo))
+		return s.finish(ctx)
+	}
 	loading, stop := context.WithCancel(ctx)
 	l := b.load(loading)
 	defer func() {
@@ -46,7 +52,6 @@ func (b *box) send(ctx context.Context) (err error) {
 		for range l.out { // ends when the loader does
 		}
 	}()
-	s := &sender{box: b}
 	for g := range l.out {
 		if g.err != nil {
 			err = g.err
@@ -91,8 +96,7 @@ func (s *sender) readable(items []*item) []*item {
 func (s *sender) deliver(ctx context.Context, items []*item) error {
 	for len(items) > 0 {
 		if s.isFull() {
-			s.counts.Failed += int64(len(items))
-			s.unsent += int64(len(items))
+			s.leave(len(items))
 			return nil
 		}
 		pend, err := s.once(ctx, items)
@@ -115,6 +119,11 @@ func (s *sender) deliver(ctx context.Context, items []*item) error {
 			items = rest[len(rest)/2:]
 		default:
 			s.losses = 0
+			if s.SendRepaired {
+				if err := s.repair(ctx, pend); err != nil {
+					return err
+				}
+			}
 			if len(s.pend) >= checkEvery {
 				return s.check(ctx)
 			}
@@ -122,6 +131,12 @@ func (s *sender) deliver(ctx context.Context, items []*item) error {
 		}
 	}
 	return nil
+}
+
+// leave counts messages that there is no space for.
+func (s *sender) leave(n int) {
+	s.counts.Failed += int64(n)
+	s.unsent += int64(n)
 }
 
 func notArrived(pend []*pending) (rest []*item) {
@@ -149,7 +164,7 @@ func (s *sender) once(ctx context.Context, items []*item) ([]*pending, error) {
 			flags = flags.With(mail.Seen)
 		}
 		msgs[i] = Message{
-			Flags: s.state.Storable(flags), InternalDate: in.InternalDate, Wire: it.wire, NUL: it.nul,
+			Flags: s.storable(flags), InternalDate: in.InternalDate, Wire: it.wire, NUL: it.nul,
 			Open: func() (io.ReadCloser, error) { return it.open(ctx, s.Messages) },
 		}
 		octets += it.wire

@@ -21,6 +21,7 @@ func (b *box) settleOpen(ctx context.Context, open []mail.Upload) error {
 		if err != nil {
 			return err
 		}
+		repaired := h.Receipt.Digest != u.Digest
 		h.Receipt.Digest = u.Digest // what was sent then
 		p := &pending{intent: u.ID, from: u.UIDNext, held: h, wire: -1}
 		if u.UIDValidity != b.state.UIDValidity {
@@ -29,7 +30,7 @@ func (b *box) settleOpen(ctx context.Context, open []mail.Upload) error {
 		if u.UIDNext == 0 || !b.job.exists {
 			p.from = 0 // nothing was sent, or there is nothing
 		}
-		if !h.Receipt.Inexact {
+		if !h.Receipt.Inexact && !repaired {
 			p.wire = h.Receipt.Wire
 		}
 		pend = append(pend, p)
@@ -292,13 +293,18 @@ func (b *box) account(pend []*pending) {
 			case p.item != nil:
 				b.counts.Uploaded++
 				b.counts.Octets += p.wire
+				if p.item.repaired {
+					b.counts.Repaired++
+					b.Notify(mail.Event{Kind: mail.EventWarning, Ref: b.ref(mail.Ref{}), Err: &mail.Error{Ref: b.ref(mail.Ref{UID: uidText(p.uid)}),
+						Op: "upload", Err: fmt.Errorf("a repaired copy of %s was sent: %w", describeReceipt(p.item.original), p.item.refusal)}})
+				}
 				n++
 				octets += p.wire
 			case todo[p.held.Message]:
 				b.counts.Adopted++
 				gone[p.held.Message] = true
 			}
-		case p.item == nil:
+		case p.item == nil, p.retry:
 		case p.missing:
 			b.lost++
 			b.failed(ref, &mail.Error{Kind: mail.KindIntegrity, Ref: b.ref(mail.Ref{}), Op: "append " + describe(p.held),

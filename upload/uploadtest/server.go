@@ -49,6 +49,9 @@ type Server struct {
 	Lose      func(octets string) bool   // says OK and stores nothing
 	SayNo     func(octets string) error  // stores it and refuses it
 	Names     func(string) string        // Fit; may be nil
+	// RefuseName refuses to create a mailbox; may be nil.
+	RefuseName func(name string) error
+	Free       upload.Space // zero: Unlimited
 
 	mu         sync.Mutex
 	Boxes      map[string]*Mailbox
@@ -147,9 +150,22 @@ func (s *Server) Fit(name string) string {
 // MaxMessage implements upload.Limiter.
 func (s *Server) MaxMessage() int64 { return s.Limit }
 
+// Space implements upload.Quoter.
+func (s *Server) Space(context.Context) (upload.Space, error) {
+	if s.Free == (upload.Space{}) {
+		return upload.Unlimited, nil
+	}
+	return s.Free, nil
+}
+
 // Create implements upload.Destination.
 func (s *Server) Create(_ context.Context, name string) error {
 	return s.call("create", func() error {
+		if s.RefuseName != nil {
+			if err := s.RefuseName(name); err != nil {
+				return err
+			}
+		}
 		if s.Boxes[name] == nil {
 			s.Boxes[name] = &Mailbox{UIDValidity: 1, UIDNext: 1}
 		}

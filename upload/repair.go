@@ -1,0 +1,208 @@
+package upload
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"unicode/utf8"
+
+	"mailhaul/mail"
+)
+
+// longLine is the most octets of a line, without its end, that a repaired message
+// has (RFC 5322 section 2.1.1).
+const longLine = 998
+
+// repair sends repaired copies of messages that were refused, once it is sure that
+// the refused ones did not arrive all the same.
+func (s *sender) repair(ctx context.Context, pend []*pending) error {
+	var tried []*pending
+	var copies []*item
+	for _, p := range pend {
+		if p.answer.Refused == nil || p.answer.Group || errors.Is(p.answer.Refused, ErrOverQuota) || p.item == nil || p.item.repaired {
+			continue
+		}
+		it, err := s.repaired(ctx, p.item)
+		if err != nil {
+			return err
+		}
+		if it != nil {
+			it.refusal = p.answer.Refused
+			p.retry = true
+			tried, copies = append(tried, p), append(copies, it)
+		}
+	}
+	if len(tried) == 0 {
+		return nil
+	}
+	if err := s.check(ctx); err != nil {
+		for _, p := range tried {
+			p.retry = false
+		}
+		return err
+	}
+	var send []*item
+	for i, p := range tried {
+		if !p.arrived {
+			send = append(send, copies[i])
+		}
+	}
+	for _, it := range send { // one refusal is not to be that of others
+		if err := s.deliver(ctx, []*item{it}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// repaired returns a repaired copy of a message, nil if there is nothing to repair.
+func (s *sender) repaired(ctx context.Context, it *item) (*item, error) {
+	out := &item{held: it.held, repaired: true, original: it.held.Receipt, risky: true}
+	r, err := out.open(ctx, s.Messages)
+	if err != nil {
+		return nil, nil // it was told that it cannot be read
+	}
+	defer r.Close()
+	sums, err := mail.SumCanonical(r)
+	if err != nil || sums.Digest == it.held.Receipt.Digest {
+		return nil, nil
+	}
+	out.held.Receipt.Sums, out.wire = sums, sums.Wire
+	return out, nil
+}
+
+// repairing is a repaired copy as it is read.
+type repairing struct {
+	io.Reader
+	io.Closer
+}
+
+// repair reads canonical octets as a server takes them that is strict: NULs become
+// spaces, bare CRs line ends, lines that are too long are broken, and header lines
+// that are no fields become fields named X-Invalid. A message without octets
+// becomes an empty line.
+type repair struct {
+	r      *bufio.Reader
+	out    bytes.Buffer
+	err    error
+	header bool // within the header
+	field  bool // a field was seen: a line that begins with a space continues it
+	line   int  // octets of the line that were passed on; 0: it begins
+	crs    int  // CRs that were held back
+	any    bool // there were octets
+}
+
+func newRepair(r io.Reader) io.Reader {
+	return &repair{r: bufio.NewReaderSize(r, 4096), header: true}
+}
+
+func (p *repair) Read(b []byte) (int, error) {
+	for p.out.Len() == 0 {
+		if p.err != nil {
+			return 0, p.err
+		}
+		p.more()
+	}
+	return p.out.Read(b)
+}
+
+// more repairs the next piece: a line, or as much of it as fits the buffer.
+func (p *repair) more() {
+	piece, err := p.r.ReadSlice('\n')
+	if err == bufio.ErrBufferFull {
+		err = nil
+	}
+	p.err = err
+	p.any = p.any || len(piece) > 0
+	if err == io.EOF {
+		defer p.last()
+	}
+	for len(piece) > 0 {
+		switch i := bytes.IndexAny(piece, "\r\n"); {
+		case i < 0:
+			p.text(piece)
+			return
+		case i > 0:
+			p.text(piece[:i])
+			piece = piece[i:]
+		case piece[0] == '\r':
+			p.crs++
+			piece = piece[1:]
+		default: // CRs before LF belong to one line end
+			p.crs = 0
+			p.end()
+			piece = piece[1:]
+		}
+	}
+}
+
+// last ends what has no end.
+func (p *repair) last() {
+	for ; p.crs > 0; p.crs-- {
+		p.end()
+	}
+	if !p.any {
+		p.end()
+	}
+}
+
+// text passes on a part of a line.
+func (p *repair) text(b []byte) {
+	for ; p.crs > 0; p.crs-- {
+		p.end()
+	}
+	b = bytes.ReplaceAll(b, []byte{0}, []byte{' '})
+	if p.header && p.line == 0 && len(b) > 0 {
+		b = p.begin(b)
+	}
+	for p.line+len(b) > longLine {
+		n := longLine - p.line
+		for k := 0; k < utf8.UTFMax && n > 1 && !utf8.RuneStart(b[n]); k++ {
+			n--
+		}
+		fold := false
+		if i := bytes.LastIndexByte(b[:n], ' '); p.header && i > 0 {
+			n, fold = i, true // the space begins the next line
+		}
+		p.out.Write(b[:n])
+		p.out.WriteByte('\n')
+		b, p.line = b[n:], 0
+		if p.header && !fold {
+			p.out.WriteByte(' ')
+			p.line = 1
+		}
+	}
+	p.out.Write(b)
+	p.line += len(b)
+}
+
+// begin looks at the beginning of a header line.
+func (p *repair) begin(b []byte) []byte {
+	if (b[0] == ' ' || b[0] == '\t') && p.field {
+		return b
+	}
+	name, _, found := bytes.Cut(b, []byte(":"))
+	name = bytes.TrimRight(name, " \t") // RFC 5322 section 4.5.1 allows it
+	valid := found && len(name) > 0
+	for _, c := range name {
+		valid = valid && c > ' ' && c < 0x7f
+	}
+	p.field = true
+	if valid {
+		return b
+	}
+	const field = "X-Invalid: "
+	p.out.WriteString(field)
+	p.line = len(field)
+	return b
+}
+
+func (p *repair) end() {
+	if p.line == 0 {
+		p.header = false
+	}
+	p.out.WriteByte('\n')
+	p.line = 0
+}
