@@ -1,18 +1,14 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
-	"io"
-	"mime"
-	netmail "net/mail"
 	"strings"
 	"time"
 
-	"github.com/emersion/go-message/charset"
 	"github.com/spf13/cobra"
 
+	"mailhaul/internal/headline"
 	"mailhaul/internal/ui"
 	"mailhaul/internal/vault"
 	"mailhaul/mail"
@@ -113,7 +109,7 @@ func (a *app) lsMessages(ctx context.Context, v *vault.Vault, mailbox string) er
 	a.ui.Result("%s:", mailbox)
 	return present(ctx, v, mailbox, func(n int64, h mail.Held) error {
 		rc := h.Receipt
-		from, subject := headline(ctx, v, rc)
+		from, subject := headlineOf(ctx, v, rc)
 		a.ui.Result("%6d  %s  %9s  %-4s  %s  %s  %.12s", n, rc.Info.InternalDate.Local().Format("2006-01-02 15:04"),
 			ui.Octets(rc.Octets), letters(rc.Info.Flags), ui.Pad(ui.Escape(from), 22), ui.Pad(ui.Escape(subject), 40), rc.Digest)
 		a.ui.Object(map[string]any{
@@ -137,58 +133,14 @@ func letters(f mail.Flags) string {
 	return b.String()
 }
 
-// headline reads sender and subject for a person. What cannot be read is left
+// headlineOf reads sender and subject for a person. What cannot be read is left
 // empty: a listing is no verification.
-func headline(ctx context.Context, v *vault.Vault, rc mail.Receipt) (from, subject string) {
+func headlineOf(ctx context.Context, v *vault.Vault, rc mail.Receipt) (from, subject string) {
 	r, err := v.Archive.Open(ctx, rc)
 	if err != nil {
 		return "(missing)", ""
 	}
 	defer r.Close()
-	fields := header(r, "From", "Subject")
-	from = decode(fields["From"])
-	parser := netmail.AddressParser{WordDecoder: &words}
-	if list, err := parser.ParseList(fields["From"]); err == nil && len(list) > 0 {
-		if from = list[0].Name; from == "" {
-			from = list[0].Address
-		}
-	}
-	return from, decode(fields["Subject"])
-}
-
-// words decodes RFC 2047 in any charset go-message knows.
-var words = mime.WordDecoder{CharsetReader: charset.Reader}
-
-func decode(s string) string {
-	if d, err := words.DecodeHeader(s); err == nil {
-		return d
-	}
-	return s
-}
-
-// header returns the first occurrence of some fields, unfolded. It takes what is
-// there: a line that is no field is passed over.
-func header(r io.Reader, names ...string) map[string]string {
-	const most = 256 << 10 // octets of a header looked at
-	fields := map[string]string{}
-	lines := bufio.NewScanner(io.LimitReader(r, most))
-	lines.Buffer(make([]byte, 0, 4096), most)
-	current := ""
-	for lines.Scan() && lines.Text() != "" {
-		line := lines.Text()
-		if line[0] == ' ' || line[0] == '\t' {
-			if current != "" {
-				fields[current] += " " + strings.TrimSpace(line)
-			}
-			continue
-		}
-		current = ""
-		name, value, _ := strings.Cut(line, ":")
-		for _, want := range names {
-			if _, seen := fields[want]; !seen && strings.EqualFold(strings.TrimSpace(name), want) {
-				fields[want], current = strings.TrimSpace(value), want
-			}
-		}
-	}
-	return fields
+	h := headline.Read(r)
+	return h.From(), h.Subject
 }

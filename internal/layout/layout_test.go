@@ -26,6 +26,10 @@ var layers = map[string][]string{
 	// Moving is fetching from one contract and uploading to another.
 	"migrate": {"mail", "fetch", "upload"},
 
+	// What a person is told of both sides.
+	"compare": {"mail", "internal/headline"},
+	"size":    {"mail", "internal/headline"},
+
 	// One protocol or format each.
 	"fetch/*":   {"mail", "fetch", "internal/imapconn", "internal/auth", "internal/dial"},
 	"upload/*":  {"mail", "upload", "internal/imapconn", "internal/auth", "internal/dial"},
@@ -40,10 +44,12 @@ var layers = map[string][]string{
 	"internal/vault":    {"mail", "archive", "internal/durable", "internal/ledger"},
 
 	// What the command line stands on.
-	"internal/config": {"mail", "internal/auth", "internal/dial", "internal/durable", "internal/place"},
-	"internal/place":  {"mail", "internal/dial"},
-	"internal/ui":     {"mail"},
-	"internal/demo":   {"mail"},
+	"internal/config":   {"mail", "internal/auth", "internal/dial", "internal/durable", "internal/place"},
+	"internal/headline": {},
+	"internal/place":    {"mail", "internal/dial"},
+	"internal/report":   {"internal/ui"},
+	"internal/ui":       {"mail"},
+	"internal/demo":     {"mail"},
 }
 
 // testOnly are packages the product must not contain.
@@ -66,7 +72,7 @@ var homes = map[string][]string{
 }
 
 // diskless are packages that never touch a file themselves.
-var diskless = []string{"mail", "fetch", "fetch/*", "upload", "upload/*", "clean", "archive", "internal/imapconn"}
+var diskless = []string{"mail", "compare", "size", "internal/headline", "internal/report", "fetch", "fetch/*", "upload", "upload/*", "clean", "archive", "internal/imapconn"}
 
 func TestImports(t *testing.T) {
 	seen := 0
