@@ -84,3 +84,18 @@ type Flagger interface {
 	// the receipt with its new place.
 	SetFlags(ctx context.Context, rc mail.Receipt, base, now mail.Flags) (mail.Receipt, error)
 }
+
+// Opener is an Archive that opens many messages faster together than one by one.
+type Opener interface {
+	// Together returns a way to open messages as Open does, for several goroutines
+	// at once. Descriptors may be shared by messages read at one time; close is
+	// called when all of them were closed.
+	Together() (open func(ctx context.Context, rc mail.Receipt) (io.ReadCloser, error), close func() error)
+}
+
+// Remover is an Archive that can take a single message away (an mbox cannot).
+type Remover interface {
+	// Remove removes a message's file for good. It is for damaged messages only,
+	// once what is left of them was kept elsewhere.
+	Remove(ctx context.Context, rc mail.Receipt) error
+}

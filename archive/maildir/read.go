@@ -48,24 +48,38 @@ func splitPlace(place string) (dir, stem string, err error) {
 // Open implements archive.Archive. Where the file is not under the flags of the
 // receipt, the directory is read once for many messages.
 func (a *Archive) Open(ctx context.Context, rc mail.Receipt) (io.ReadCloser, error) {
-	f, err := a.openMessage(ctx, rc)
+	f, _, err := a.openMessage(ctx, rc)
 	if err != nil {
 		return nil, err
 	}
 	return &octets{f: f, ref: rc.Info.Ref}, nil
 }
 
-func (a *Archive) openMessage(ctx context.Context, rc mail.Receipt) (durable.File, error) {
+// Remove implements archive.Remover.
+func (a *Archive) Remove(ctx context.Context, rc mail.Receipt) error {
+	f, name, err := a.openMessage(ctx, rc)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(f.Close(), a.fsys.Remove(name), a.fsys.SyncDir(path.Dir(name)))
+	if err != nil {
+		return diskError(rc.Info.Ref, "remove "+name, err)
+	}
+	return nil
+}
+
+// openMessage also returns the name of the file.
+func (a *Archive) openMessage(ctx context.Context, rc mail.Receipt) (durable.File, string, error) {
 	dir, stem, err := splitPlace(rc.Place)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	f, err := a.fsys.OpenFile(a.guess(rc, dir, stem), os.O_RDONLY)
+	name := a.guess(rc, dir, stem)
+	f, err := a.fsys.OpenFile(name, os.O_RDONLY)
 	for round := 0; errors.Is(err, fs.ErrNotExist) && round < 3; round++ { // a reader may rename it just now
-		var name string
 		if name, err = a.index.find(a.fsys, dir, stem, round > 0); err == nil {
 			f, err = a.fsys.OpenFile(name, os.O_RDONLY)
 		}
@@ -74,9 +88,9 @@ func (a *Archive) openMessage(ctx context.Context, rc mail.Receipt) (durable.Fil
 		}
 	}
 	if err != nil {
-		return nil, diskError(rc.Info.Ref, "open "+rc.Place, err)
+		return nil, "", diskError(rc.Info.Ref, "open "+rc.Place, err)
 	}
-	return f, nil
+	return f, name, nil
 }
 
 // guess is the name the message has if nobody changed its flags.
@@ -159,7 +173,7 @@ func (a *Archive) receipt(ctx context.Context, b *box, sub, name string, settle 
 	}
 	f, err := a.fsys.OpenFile(b.dir+"/"+sub+"/"+name, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
-		f, err = a.openMessage(ctx, rc)
+		f, _, err = a.openMessage(ctx, rc)
 	}
 	if err != nil {
 		return fail("open", err)

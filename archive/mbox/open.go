@@ -17,12 +17,23 @@ import (
 // at its place any more, because a mail reader rewrote the file, it is looked for
 // by digest.
 func (a *Archive) Open(ctx context.Context, rc mail.Receipt) (io.ReadCloser, error) {
+	return a.open(ctx, rc, func(mailbox, name string) (durable.File, func() error, error) {
+		f, err := openRead(a.fsys, mailbox, name)
+		if err != nil {
+			return nil, nil, err
+		}
+		return f, f.Close, nil
+	})
+}
+
+// open opens a message in the file that openFile opens.
+func (a *Archive) open(ctx context.Context, rc mail.Receipt, openFile func(mailbox, name string) (durable.File, func() error, error)) (io.ReadCloser, error) {
 	mailbox := rc.Info.Ref.Mailbox
 	name, offset, length, ok := parsePlace(rc.Place)
 	if !ok {
 		return nil, missingError(mailbox, rc.Place)
 	}
-	f, err := openRead(a.fsys, mailbox, name)
+	f, closeFile, err := openFile(mailbox, name)
 	if err != nil {
 		return nil, err
 	}
@@ -36,9 +47,10 @@ func (a *Archive) Open(ctx context.Context, rc mail.Receipt) (io.ReadCloser, err
 		}
 	}
 	if err == nil {
+		r.close = closeFile
 		return r, nil
 	}
-	f.Close()
+	_ = closeFile() // read only
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, missingError(mailbox, rc.Place)
 	}
@@ -48,10 +60,10 @@ func (a *Archive) Open(ctx context.Context, rc mail.Receipt) (io.ReadCloser, err
 // messageReader reads the octets of one message.
 type messageReader struct {
 	*scanner
-	f io.Closer
+	close func() error
 }
 
-func (m *messageReader) Close() error { return m.f.Close() }
+func (m *messageReader) Close() error { return m.close() }
 
 // openMessage opens the message at offset; fs.ErrNotExist if none begins and ends
 // just there.
@@ -73,7 +85,7 @@ func openMessage(f durable.File, offset, length int64) (*messageReader, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	return &messageReader{scanner: s, f: f}, nil
+	return &messageReader{scanner: s}, nil
 }
 
 // isBoundary tells whether a From_ line may begin at offset.

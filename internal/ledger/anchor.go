@@ -109,6 +109,9 @@ func (l *Ledger) matcher(mailbox int64, all bool) (*matcher, error) {
 	err := l.db.query("SELECT id, digest, place FROM message WHERE id BETWEEN ? AND ?",
 		[]any{firstID(mailbox), lastID(mailbox)}, func(v []driver.Value) error {
 			r, place := row{id: integer(v[0]), digest: digest(v[1])}, text(v[2])
+			if place == dismissed {
+				return nil
+			}
 			if place != "" {
 				m.byPlace[place] = r
 			}
@@ -205,6 +208,21 @@ func (l *Ledger) Lost(ctx context.Context, messages []int64) error {
 	return l.write(context.WithoutCancel(ctx), "record losses", func() error {
 		l.lost = nil
 		return l.loseAll(messages)
+	})
+}
+
+// Dismiss records that messages are wanted to be gone from the archive, or to be
+// other than they were: they are neither missing nor fetched again, and Messages
+// does not yield them any more. A copy that comes later is a new message.
+func (l *Ledger) Dismiss(ctx context.Context, messages []int64) error {
+	return l.write(context.WithoutCancel(ctx), "record removals", func() error {
+		l.lost = nil
+		for _, id := range messages {
+			if err := l.moveTo(id, dismissed); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

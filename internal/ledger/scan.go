@@ -107,6 +107,10 @@ func (l *Ledger) flagSet(id int64) (mail.Flags, error) {
 
 const messageColumns = "id, digest, header, octets, wire, date, source, flags, inexact, place, suspicious, object"
 
+// dismissed is the place of a message that a person removed for good: nobody sees
+// it any more, but the claims on it stay, so that it is not fetched again.
+const dismissed = "-"
+
 // Messages yields every message of a mailbox of the archive, in the order in
 // which they were recorded. Receipt.Info.Ref has the mailbox only, since several
 // accounts may claim a message; Receipt.Info.Size is the length of the wire form;
@@ -138,7 +142,7 @@ func (l *Ledger) messages(ctx context.Context, mailbox, where string, more []any
 	for after := firstID(mb); ; {
 		page = page[:0]
 		err := l.read(ctx, "read messages", func() error {
-			return l.db.query("SELECT "+messageColumns+" FROM message WHERE id > ?1 AND id <= ?2"+where+" ORDER BY id LIMIT ?3",
+			return l.db.query("SELECT "+messageColumns+" FROM message WHERE id > ?1 AND id <= ?2 AND place <> '"+dismissed+"'"+where+" ORDER BY id LIMIT ?3",
 				append([]any{after, lastID(mb), int64(pageRows)}, more...), func(v []driver.Value) error {
 					h, err := l.scanMessage(v, mailbox)
 					page = append(page, h)
@@ -173,7 +177,7 @@ func (l *Ledger) scanMessage(v []driver.Value, mailbox string) (mail.Held, error
 				Flags:        flags,
 				ObjectID:     text(v[11]),
 			},
-			Place: text(v[9]),
+			Place: placeOf(text(v[9])),
 			Sums: mail.Sums{
 				Digest:  digest(v[1]),
 				Header:  digest(v[2]),
@@ -184,6 +188,13 @@ func (l *Ledger) scanMessage(v []driver.Value, mailbox string) (mail.Held, error
 		},
 		Suspicious: text(v[10]),
 	}, err
+}
+
+func placeOf(place string) string {
+	if place == dismissed {
+		return ""
+	}
+	return place
 }
 
 // Message returns one message of the archive; an unknown one is an error.

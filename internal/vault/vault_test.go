@@ -440,7 +440,7 @@ func TestVerify(t *testing.T) {
 		if err != nil || !s.Whole() || s.Messages != 45 || s.Verified != 45 || s.Mailboxes != 2 || s.Octets == 0 {
 			t.Fatalf("%+v %v", s, err)
 		}
-		if s, err := v.VerifySample(context.Background(), 0, func(f Finding) { t.Errorf("%+v", f) }); err != nil || s.Skipped != 45 || s.Verified != 0 {
+		if s, err := v.VerifyWith(context.Background(), VerifyOptions{Report: func(f Finding) { t.Errorf("%+v", f) }}); err != nil || s.Skipped != 45 || s.Verified != 0 {
 			t.Errorf("%+v %v", s, err)
 		}
 		ctx, cancel := context.WithCancel(context.Background())

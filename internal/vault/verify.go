@@ -5,15 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"path"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
 
+	"mailhaul/archive"
 	"mailhaul/internal/durable"
 	"mailhaul/mail"
 )
@@ -53,24 +56,50 @@ type Finding struct {
 	Err     error     // what reading said; nil for Extra
 }
 
-// Summary is what Verify read.
-type Summary struct {
-	Mailboxes  int64
+// Tally is what Verify read, of the whole archive or of a mailbox.
+type Tally struct {
 	Messages   int64 // on record
+	Recorded   int64 // octets of those
 	Verified   int64 // read back with the right octets
 	Octets     int64 // of those
 	Missing    int64
 	Altered    int64
 	Unreadable int64
-	Extra      int64
 	Skipped    int64 // left out of a sample
 }
 
 // Whole tells that nothing is missing, altered or unreadable.
-func (s Summary) Whole() bool { return s.Missing+s.Altered+s.Unreadable == 0 }
+func (t Tally) Whole() bool { return t.Missing+t.Altered+t.Unreadable == 0 }
+
+// Summary is what Verify read.
+type Summary struct {
+	Tally
+	Mailboxes int64
+	Extra     int64
+	// Boxes are the mailboxes, in the order of their names.
+	Boxes []BoxTally
+}
+
+// BoxTally is the part of one mailbox.
+type BoxTally struct {
+	Mailbox string
+	Tally
+}
 
 // maxWorkers bounds how many messages are read at a time.
 const maxWorkers = 4
+
+// VerifyOptions says what VerifyWith reads and whom it tells.
+type VerifyOptions struct {
+	// Share of the messages that are read, from 0 to 1, at random. Whether the
+	// others are there is not looked at.
+	Share float64
+	// Select, if not nil, tells which mailboxes are read. With it extra files are
+	// not looked for.
+	Select func(mailbox string) bool
+	Report func(Finding)
+	Notify mail.Notify // may be nil
+}
 
 // Verify reads every message on record back to the end, by the same Prove that a
 // deletion needs, and reports what is missing, altered or unreadable, then the
@@ -79,18 +108,33 @@ const maxWorkers = 4
 // close the vault. Verify takes as long as reading the archive does, in constant
 // memory but for 16 octets or so of each message.
 func (v *Vault) Verify(ctx context.Context, report func(Finding)) (Summary, error) {
-	return v.VerifySample(ctx, 1, report)
+	return v.VerifyWith(ctx, VerifyOptions{Share: 1, Report: report})
 }
 
-// VerifySample is Verify for a random share of the messages, from 0 to 1. Whether
-// the others are there is not looked at.
-func (v *Vault) VerifySample(ctx context.Context, share float64, report func(Finding)) (Summary, error) {
-	r := &verifying{v: v, report: report, share: share, known: map[uint64]struct{}{}, seed: maphash.MakeSeed()}
+// VerifyWith is Verify for a part of the messages.
+func (v *Vault) VerifyWith(ctx context.Context, o VerifyOptions) (sum Summary, err error) {
+	if o.Notify == nil {
+		o.Notify = func(mail.Event) {}
+	}
+	r := &verifying{VerifyOptions: o, v: v, open: v.raw.Open, known: map[uint64]struct{}{}, seed: maphash.MakeSeed()}
+	if together, ok := v.raw.(archive.Opener); ok {
+		open, closeAll := together.Together()
+		r.open = open
+		defer func() { err = errors.Join(err, closeAll()) }()
+	}
 	names, err := v.Ledger.Mailboxes(ctx)
 	if err != nil {
 		return Summary{}, err
 	}
-	if err := r.messages(ctx, names); err != nil {
+	if o.Select != nil {
+		names = slices.DeleteFunc(names, func(n string) bool { return !o.Select(n) })
+	}
+	if err := r.plan(ctx, names); err != nil {
+		return r.sum, err
+	}
+	err = r.messages(ctx, names)
+	r.total()
+	if err != nil || o.Select != nil {
 		return r.sum, err
 	}
 	err = r.extras(ctx)
@@ -98,25 +142,65 @@ func (v *Vault) VerifySample(ctx context.Context, share float64, report func(Fin
 }
 
 type verifying struct {
-	v      *Vault
-	report func(Finding)
-	share  float64
-	seed   maphash.Seed
-	known  map[uint64]struct{} // files on record, by fileKey
+	VerifyOptions
+	v     *Vault
+	open  func(ctx context.Context, rc mail.Receipt) (io.ReadCloser, error)
+	seed  maphash.Seed
+	known map[uint64]struct{} // files on record, by fileKey
 
 	mu  sync.Mutex
 	sum Summary
+}
+
+// plan counts what is on record, so that progress can be told.
+func (r *verifying) plan(ctx context.Context, names []string) error {
+	for _, name := range names {
+		t := BoxTally{Mailbox: name}
+		err := r.v.Ledger.Messages(ctx, name, func(h mail.Held) error {
+			t.Messages++
+			t.Recorded += h.Receipt.Octets
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		r.sum.Boxes = append(r.sum.Boxes, t)
+		r.Notify(mail.Event{Kind: mail.EventMailbox, Ref: mail.Ref{Mailbox: name},
+			N: int64(float64(t.Messages) * r.Share), Octets: int64(float64(t.Recorded) * r.Share)})
+	}
+	return nil
+}
+
+func (r *verifying) total() {
+	r.sum.Mailboxes = int64(len(r.sum.Boxes))
+	for _, b := range r.sum.Boxes {
+		s := &r.sum.Tally
+		s.Messages += b.Messages
+		s.Recorded += b.Recorded
+		s.Verified += b.Verified
+		s.Octets += b.Octets
+		s.Missing += b.Missing
+		s.Altered += b.Altered
+		s.Unreadable += b.Unreadable
+		s.Skipped += b.Skipped
+	}
+}
+
+// job is one message to be verified.
+type job struct {
+	held mail.Held
+	box  *BoxTally
 }
 
 // messages hands the messages, in the order in which they were archived, to a few
 // workers: their octets then lie about one behind the other on the disk.
 func (r *verifying) messages(ctx context.Context, names []string) error {
 	group, ctx := errgroup.WithContext(ctx)
-	queue := make(chan mail.Held, 64)
+	queue := make(chan job, 64)
 	for range min(maxWorkers, max(2, runtime.NumCPU())) {
 		group.Go(func() error {
-			for h := range queue {
-				if err := r.message(ctx, h); err != nil {
+			for j := range queue {
+				if err := r.message(ctx, j); err != nil {
 					return err
 				}
 			}
@@ -125,9 +209,10 @@ func (r *verifying) messages(ctx context.Context, names []string) error {
 	}
 	group.Go(func() error {
 		defer close(queue)
-		for _, name := range names {
-			r.sum.Mailboxes++
-			err := r.v.Ledger.Messages(ctx, name, func(h mail.Held) error { return r.feed(ctx, h, queue) })
+		for i, name := range names {
+			box := &r.sum.Boxes[i]
+			box.Messages, box.Recorded = 0, 0
+			err := r.v.Ledger.Messages(ctx, name, func(h mail.Held) error { return r.feed(ctx, job{h, box}, queue) })
 			if err != nil {
 				return err
 			}
@@ -137,22 +222,23 @@ func (r *verifying) messages(ctx context.Context, names []string) error {
 	return group.Wait()
 }
 
-func (r *verifying) feed(ctx context.Context, h mail.Held, queue chan<- mail.Held) error {
-	if h.Receipt.Place != "" {
-		r.known[r.key(h.Receipt.Place)] = struct{}{}
+func (r *verifying) feed(ctx context.Context, j job, queue chan<- job) error {
+	if place := j.held.Receipt.Place; place != "" {
+		r.known[r.key(place)] = struct{}{}
 	}
-	skip := r.share < 1 && rand.Float64() >= r.share
+	skip := r.Share < 1 && rand.Float64() >= r.Share
 	r.mu.Lock()
-	r.sum.Messages++
+	j.box.Messages++
+	j.box.Recorded += j.held.Receipt.Octets
 	if skip {
-		r.sum.Skipped++
+		j.box.Skipped++
 	}
 	r.mu.Unlock()
 	if skip {
 		return nil
 	}
 	select {
-	case queue <- h:
+	case queue <- j:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -160,29 +246,31 @@ func (r *verifying) feed(ctx context.Context, h mail.Held, queue chan<- mail.Hel
 }
 
 // message verifies one message; its error is that of ctx.
-func (r *verifying) message(ctx context.Context, h mail.Held) error {
-	_, err := r.v.Prove(ctx, h)
+func (r *verifying) message(ctx context.Context, j job) error {
+	h := j.held
+	_, err := prove(ctx, h, r.open)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	r.Notify(mail.Event{Kind: mail.EventProgress, Ref: mail.Ref{Mailbox: j.box.Mailbox}, N: 1, Octets: h.Receipt.Octets})
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	kind := Unreadable
 	switch {
 	case err == nil:
-		r.sum.Verified++
-		r.sum.Octets += h.Receipt.Octets
+		j.box.Verified++
+		j.box.Octets += h.Receipt.Octets
 		return nil
 	case errors.Is(err, fs.ErrNotExist):
 		kind = Missing
-		r.sum.Missing++
+		j.box.Missing++
 	case errors.Is(err, mail.ErrAltered):
 		kind = Altered
-		r.sum.Altered++
+		j.box.Altered++
 	default:
-		r.sum.Unreadable++
+		j.box.Unreadable++
 	}
-	r.report(Finding{Kind: kind, Mailbox: h.Receipt.Info.Ref.Mailbox, Place: h.Receipt.Place, Held: h, Err: err})
+	r.Report(Finding{Kind: kind, Mailbox: h.Receipt.Info.Ref.Mailbox, Place: h.Receipt.Place, Held: h, Err: err})
 	return nil
 }
 
@@ -190,10 +278,14 @@ func (r *verifying) message(ctx context.Context, h mail.Held) error {
 // one is an error for which errors.Is(err, fs.ErrNotExist) holds, one with other
 // octets is mail.ErrAltered.
 func (v *Vault) Prove(ctx context.Context, h mail.Held) (mail.Proof, error) {
+	return prove(ctx, h, v.raw.Open)
+}
+
+func prove(ctx context.Context, h mail.Held, open func(context.Context, mail.Receipt) (io.ReadCloser, error)) (mail.Proof, error) {
 	if h.Receipt.Place == "" {
 		return mail.Proof{}, fmt.Errorf("message %s: %w", h.Receipt.Digest, fs.ErrNotExist)
 	}
-	f, err := v.raw.Open(ctx, h.Receipt)
+	f, err := open(ctx, h.Receipt)
 	if err != nil {
 		return mail.Proof{}, err
 	}
@@ -206,7 +298,7 @@ func (v *Vault) Prove(ctx context.Context, h mail.Held) (mail.Proof, error) {
 func (r *verifying) extras(ctx context.Context) error {
 	extra := func(name string) {
 		r.sum.Extra++
-		r.report(Finding{Kind: Extra, Place: name})
+		r.Report(Finding{Kind: Extra, Place: name})
 	}
 	err := walk(r.v.fsys, ".", func(name string, isDir bool) error {
 		if err := ctx.Err(); err != nil {
