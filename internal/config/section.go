@@ -161,7 +161,9 @@ func (s *section) table(key string) (*section, int, bool) {
 		title = s.title[1:len(s.title)-1] + "." + key
 	}
 	sub := &section{r: s.r, title: "[" + title + "]"}
-	if err := s.r.md.PrimitiveDecode(p, &sub.keys); err != nil {
+	var v any
+	err := s.r.md.PrimitiveDecode(p, &v)
+	if _, isTable := v.(map[string]any); !isTable || err != nil || s.r.md.PrimitiveDecode(p, &sub.keys) != nil {
 		s.r.fail(line, "write "+sub.title+" in a line of its own, and its keys below", "%s wants keys of its own", key)
 		return nil, line, false
 	}
