@@ -22,6 +22,10 @@ type account struct {
 	server dial.Server
 	secret config.Password
 	named  *config.Account // where it is one of the configuration; else nil
+
+	mechanism string       // the only one to log in by; "" for the strongest
+	admin     string       // who logs in on behalf of the user; "" for the user
+	tokens    *auth.Tokens // OAuth 2 instead of a password; nil for none
 }
 
 func (ac account) key() string { return ac.place.Account() }
@@ -67,6 +71,9 @@ func (a *app) account(ctx context.Context, typed string, s secretFlags, limit *r
 		a.trustAsConfigured(&ac.server, named)
 		ac.secret.Entry = named.Entry
 	}
+	if err := s.login.apply(&ac); err != nil {
+		return account{}, err
+	}
 	if a.canAsk() {
 		ac.secret.Prompt = func(question string) (string, error) { return a.ask(ctx, question) }
 	}
@@ -85,6 +92,7 @@ func (a *app) trustAsConfigured(s *dial.Server, ac *config.Account) {
 		s.Fingerprint = ac.Fingerprint
 	}
 	s.AllowCleartext = s.AllowCleartext || ac.AllowCleartext
+	s.ClientCert, s.ClientKey = ac.ClientCert, ac.ClientKey
 	if ac.Timeout > 0 && !a.flags.timeoutTyped {
 		s.Timeout = ac.Timeout
 	}
@@ -99,10 +107,28 @@ func netrc() string {
 	return filepath.Join(home, ".netrc")
 }
 
-// credentials finds the password; it may ask a person.
+// credentials finds the password; it may ask a person. With tokens none is wanted,
+// with a client certificate one may be missing.
 func (ac account) credentials(ctx context.Context) (auth.Credentials, error) {
+	c := auth.Credentials{
+		User: ac.place.User, Admin: ac.admin, Mechanism: ac.mechanism,
+		Tokens: ac.tokens, Certificate: ac.server.ClientCert != "",
+	}
+	if c.Tokens != nil {
+		return c, nil
+	}
+	if c.Certificate {
+		ac.secret.Prompt = nil
+	}
+	if ac.admin != "" {
+		ac.secret.User = ac.admin
+	}
 	password, err := ac.secret.Find(ctx)
-	return auth.Credentials{User: ac.place.User, Password: password}, err
+	if c.Certificate && errors.Is(err, config.ErrNoPassword) {
+		return c, nil
+	}
+	c.Password = password
+	return c, err
 }
 
 // canAsk tells whether there is a person to ask: only where both ends are a

@@ -80,11 +80,15 @@ func (g *globalFlags) level() slog.Level {
 	return level
 }
 
-// secretFlags say where a password comes from.
-type secretFlags struct{ command, file string }
+// secretFlags say where a password comes from, and how to log in.
+type secretFlags struct {
+	command, file string
+	login         loginFlags
+}
 
 func (s *secretFlags) register(cmd *cobra.Command) {
 	f := cmd.Flags()
+	s.login.register(cmd, "", "the server")
 	f.StringVar(&s.command, "password-command", "", "run `CMD` (no shell) and take the first line of its output as the password")
 	f.StringVar(&s.file, "password-file", "", "read the password from this `FILE`, which others must not be able to read")
 }

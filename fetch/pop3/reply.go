@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"mailhaul/internal/auth"
 	"mailhaul/mail"
 )
 
@@ -63,6 +64,8 @@ var temporary = []string{
 func (r reply) classify(otherwise mail.Kind) (mail.Kind, string) {
 	code := r.code()
 	switch {
+	case auth.ConnectionLimit(r.text): // whatever the code is
+		return mail.KindTemporary, "the server does not want more connections now; try again later"
 	case code == "IN-USE": // RFC 2449 section 8.1.2
 		return mail.KindTemporary, "another session holds the mailbox, perhaps one that was cut off: wait some minutes and run the same command again"
 	case code == "LOGIN-DELAY": // RFC 2449 section 8.1.1

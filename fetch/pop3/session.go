@@ -24,16 +24,17 @@ const answerBudget = 64 << 10
 // session is one logged-in connection. go-pop3 holds the conversation, reader
 // moves the octets; they take turns on the same connection.
 type session struct {
-	conn    *dial.Conn
-	wire    *wire
-	lib     *gopop3.Conn
-	rd      *reader
-	caps    capabilities
-	list    *listing
-	gen     int       // counts the sessions of a Source
-	began   time.Time // of the login
-	scratch []byte
-	read    map[uint32]bool // messages whose octets were delivered to the end
+	conn        *dial.Conn
+	credentials auth.Credentials // with a token that is good now
+	wire        *wire
+	lib         *gopop3.Conn
+	rd          *reader
+	caps        capabilities
+	list        *listing
+	gen         int       // counts the sessions of a Source
+	began       time.Time // of the login
+	scratch     []byte
+	read        map[uint32]bool // messages whose octets were delivered to the end
 
 	noUIDLFence, noLISTFence bool // what probe found
 }
@@ -195,15 +196,35 @@ func (ss *session) takeBack() {
 	ss.conn.Lines(false)
 }
 
-// open connects and logs in. The error is final for this attempt.
+// open connects and logs in. A token that is refused is replaced once. The error is
+// final for this attempt.
 func (s *Source) open(ctx context.Context) (*session, error) {
+	c, _, err := s.cfg.Credentials.Fresh(ctx, false)
+	if err != nil {
+		return nil, s.name(err)
+	}
+	ss, err := s.connect(ctx, c)
+	if !refusedLogin(err) {
+		return ss, err
+	}
+	fresh, ok, ferr := c.Fresh(ctx, true)
+	switch {
+	case ferr != nil:
+		return nil, s.name(ferr)
+	case !ok:
+		return nil, err
+	}
+	return s.connect(ctx, fresh)
+}
+
+func (s *Source) connect(ctx context.Context, c auth.Credentials) (*session, error) {
 	conn, err := dial.Dial(ctx, s.cfg.Server)
 	if err != nil {
 		return nil, s.name(err)
 	}
 	conn.Redact(s.cfg.Credentials.Redact)
 	release := conn.Bind(ctx)
-	ss := &session{conn: conn, wire: &wire{Conn: conn, redact: s.cfg.Credentials.Redact, status: true}, rd: newReader(conn), scratch: make([]byte, 32<<10), read: make(map[uint32]bool)}
+	ss := &session{conn: conn, credentials: c, wire: &wire{Conn: conn, redact: s.cfg.Credentials.Redact, status: true}, rd: newReader(conn), scratch: make([]byte, 32<<10), read: make(map[uint32]bool)}
 	err = s.begin(ctx, ss)
 	if err == nil && ss.caps.pipelining { // stat has asked
 		if err = s.answer(ss, uidlCommand(ss.list)); err != nil {
@@ -325,20 +346,23 @@ func (s *Source) askCapabilities(ss *session) error {
 
 // login tries one way once: servers lock accounts after a few failures.
 func (s *Source) login(ss *session) error {
-	l, err := auth.Choose(s.cfg.Credentials, auth.Offer{
+	offer := auth.Offer{
 		Mechanisms: ss.caps.sasl,
 		Plain:      ss.caps.user || len(ss.caps.sasl) == 0,
-		Secure:     ss.conn.Secure(),
 		Host:       s.cfg.Server.Host,
 		Port:       s.cfg.Server.Port,
-	})
+	}
+	if st, ok := ss.conn.ConnectionState(); ok {
+		offer.TLS = &st
+	}
+	l, err := auth.Choose(ss.credentials, offer)
 	if err != nil {
 		return err
 	}
 	var r reply
 	if l.Client == nil {
-		if r, _, err = ss.command(false, "USER", s.cfg.Credentials.User); err == nil && r.ok {
-			r, _, err = ss.command(false, "PASS", s.cfg.Credentials.Password.Reveal())
+		if r, _, err = ss.command(false, "USER", ss.credentials.LoginName()); err == nil && r.ok {
+			r, _, err = ss.command(false, "PASS", ss.credentials.Password.Reveal())
 		}
 	} else {
 		r, err = ss.authenticate(l)
@@ -347,9 +371,21 @@ func (s *Source) login(ss *session) error {
 		return err
 	}
 	if !r.ok {
-		return s.refused("log in", r, mail.KindAuth)
+		e := s.refused(opLogin, r, mail.KindAuth)
+		if e.Kind == mail.KindAuth && !strings.HasPrefix(r.code(), "SYS/") {
+			e.Hint = l.Hint
+		}
+		return e
 	}
-	return nil
+	return l.Confirm()
+}
+
+// opLogin is the Op of an error about a login the server refused.
+const opLogin = "log in"
+
+func refusedLogin(err error) bool {
+	e, ok := errors.AsType[*mail.Error](err)
+	return ok && e.Kind == mail.KindAuth && e.Op == opLogin
 }
 
 // maxChallenges ends an exchange with a server that never has enough.
@@ -371,22 +407,38 @@ func (ss *session) authenticate(l auth.Login) (reply, error) {
 		if err != nil || !ss.wire.more {
 			return r, err
 		}
-		answer := ""
+		answer, broken := "", error(nil)
 		if pending {
 			answer, pending = base64.StdEncoding.EncodeToString(first), false
-		} else if challenge, derr := base64.StdEncoding.DecodeString(r.text); derr != nil {
-			answer = "*"
-		} else if out, nerr := l.Client.Next(challenge); nerr != nil {
-			answer = "*" // RFC 5034 section 4: the client gives up
 		} else {
-			answer = base64.StdEncoding.EncodeToString(out)
+			answer, broken = answerTo(r.text, l)
 		}
 		r, _, err = ss.command(false, answer)
+		if broken != nil {
+			return r, &mail.Error{
+				Kind: mail.KindAuth, Op: "log in with " + l.Name, Err: errors.New(ss.credentials.Redact(broken.Error())),
+				Hint: "the server breaks the rules of this login, or somebody poses as the server",
+			}
+		}
 	}
 	if err == nil && ss.wire.more {
 		err = fmt.Errorf("%w: challenges without end", errOutOfStep)
 	}
 	return r, err
+}
+
+// answerTo answers a challenge; with an error the answer says that we give up (RFC
+// 5034 section 4).
+func answerTo(text string, l auth.Login) (string, error) {
+	challenge, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return "*", errors.New("a challenge that is no base64")
+	}
+	out, err := l.Client.Next(challenge)
+	if err != nil {
+		return "*", err
+	}
+	return base64.StdEncoding.EncodeToString(out), nil
 }
 
 // encodeSASL encodes an initial response; an empty one is "=".

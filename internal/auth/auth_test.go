@@ -48,7 +48,7 @@ func TestRedact(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
-	for _, c := range []Credentials{{}, {User: "a"}, {Password: "b"}, {"a\r\nDELE 1", "b"}, {"a", "b\nc"}, {"a\x00b", "c"}, {"a", "\x00"}} {
+	for _, c := range []Credentials{{}, {User: "a"}, {Password: "b"}, {User: "a\r\nDELE 1", Password: "b"}, {User: "a", Password: "b\nc"}, {User: "a\x00b", Password: "c"}, {User: "a", Password: "\x00"}, {User: "a", Admin: "b\n", Password: "c"}} {
 		err := c.Check()
 		if mail.KindOf(err) != mail.KindAuth || mail.HintOf(err) == "" {
 			t.Errorf("%q: %v", c.User, err)
@@ -57,7 +57,7 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%q was chosen for", c.User)
 		}
 	}
-	if err := (Credentials{"ada", "pässword with blanks"}).Check(); err != nil {
+	if err := (Credentials{User: "ada", Password: "pässword with blanks"}).Check(); err != nil {
 		t.Error(err)
 	}
 }
@@ -85,7 +85,7 @@ func TestChoose(t *testing.T) {
 }
 
 func TestLoginAnswersTwoChallenges(t *testing.T) {
-	l, _ := Choose(Credentials{"ada", "secret"}, Offer{Mechanisms: []string{"LOGIN"}})
+	l, _ := Choose(Credentials{User: "ada", Password: "secret"}, Offer{Mechanisms: []string{"LOGIN"}})
 	if mech, first, err := l.Client.Start(); mech != "LOGIN" || first != nil || err != nil {
 		t.Errorf("%q %q %v", mech, first, err)
 	}

@@ -8,17 +8,17 @@ import (
 
 // clearCommand is the protocol's own: IMAP LOGIN (RFC 9051 section 6.2.3), POP3
 // USER and PASS (RFC 1939 section 7).
-func clearCommand(_ Credentials, o Offer) (Login, bool) {
-	return Login{Name: "clear-text command"}, o.Plain
+func clearCommand(c Credentials, o Offer) (Login, bool) {
+	return Login{Name: "clear-text command"}, c.Password != "" && o.Plain
 }
 
 // login is the mechanism LOGIN (draft-murchison-sasl-login), for servers that
 // offer nothing else.
 func login(c Credentials, o Offer) (Login, bool) {
-	if !o.has(sasl.Login) {
+	if c.Password == "" || !o.has(sasl.Login) {
 		return Login{}, false
 	}
-	return Login{Name: sasl.Login, Client: &loginClient{answers: []string{c.User, c.Password.Reveal()}}}, true
+	return Login{Name: sasl.Login, Client: &loginClient{answers: []string{c.LoginName(), c.Password.Reveal()}}}, true
 }
 
 // loginClient answers the two challenges in their order; what they say differs

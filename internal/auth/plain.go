@@ -4,8 +4,9 @@ import "github.com/emersion/go-sasl"
 
 // plain is RFC 4616.
 func plain(c Credentials, o Offer) (Login, bool) {
-	if !o.has(sasl.Plain) {
+	if c.Password == "" || !o.has(sasl.Plain) {
 		return Login{}, false
 	}
-	return Login{Name: sasl.Plain, Client: sasl.NewPlainClient("", c.User, c.Password.Reveal())}, true
+	authz, user := c.identities()
+	return Login{Name: sasl.Plain, Client: sasl.NewPlainClient(authz, user, c.Password.Reveal())}, true
 }

@@ -49,7 +49,7 @@ type Password struct {
 func (p Password) Find(ctx context.Context) (auth.Secret, error) {
 	switch {
 	case p.Command != "":
-		return fromCommand(ctx, p.Command)
+		return fromCommand(ctx, "password", p.Command)
 	case p.File != "":
 		return fromFile(p.File)
 	}
@@ -85,7 +85,7 @@ func (p Password) Find(ctx context.Context) (auth.Secret, error) {
 		}
 		return auth.Secret(s), nil
 	}
-	return "", noPassword(fmt.Errorf("no password for %s at %s", p.User, p.Host),
+	return "", noPassword(fmt.Errorf("%w for %s at %s", ErrNoPassword, p.User, p.Host),
 		"give --password-command CMD or --password-file FILE, set MAILHAUL_PASSWORD, or add the host to ~/.netrc; without a terminal nothing is asked")
 }
 
@@ -95,7 +95,7 @@ func (p Password) configured(ctx context.Context) (s auth.Secret, found bool, er
 	case e.Password != "":
 		return e.Password, true, nil
 	case e.Command != "":
-		s, err = fromCommand(ctx, e.Command)
+		s, err = fromCommand(ctx, "password", e.Command)
 		return s, true, err
 	case e.File != "":
 		s, err = fromFile(e.File)
@@ -111,17 +111,20 @@ func (p Password) configured(ctx context.Context) (s auth.Secret, found bool, er
 	return s, found, err
 }
 
+// ErrNoPassword says that no place had a password.
+var ErrNoPassword = errors.New("no password")
+
 func noPassword(err error, hint string) error {
 	return &mail.Error{Kind: mail.KindAuth, Err: err, Hint: hint}
 }
 
 // fromCommand runs the command without a shell: split sees to quotes, nothing
 // else is special, so no name in it can become a second command. Who wants a
-// shell writes sh -c '...'. Its standard error goes nowhere: it may hold secrets.
-func fromCommand(ctx context.Context, command string) (auth.Secret, error) {
+// shell writes sh -c '...'. kind is what it is to give. Its standard error goes nowhere: it may hold secrets.
+func fromCommand(ctx context.Context, kind, command string) (auth.Secret, error) {
 	argv, err := split(command)
 	if err != nil {
-		return "", &mail.Error{Kind: mail.KindUsage, Op: "--password-command", Err: err, Hint: "quote it as for a shell, or write sh -c '…'"}
+		return "", &mail.Error{Kind: mail.KindUsage, Op: "--" + kind + "-command", Err: err, Hint: "quote it as for a shell, or write sh -c '…'"}
 	}
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
@@ -134,7 +137,7 @@ func fromCommand(ctx context.Context, command string) (auth.Secret, error) {
 	})
 	cmd.WaitDelay = time.Second // a child of it may hold the pipe open
 	err = cmd.Run()
-	what := fmt.Sprintf("the password command %q", argv[0])
+	what := fmt.Sprintf("the %s command %q", kind, argv[0])
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return "", noPassword(fmt.Errorf("%s did not end within %s", what, commandTimeout), "run it by hand to see what it waits for")
@@ -143,7 +146,7 @@ func fromCommand(ctx context.Context, command string) (auth.Secret, error) {
 	case err != nil:
 		return "", noPassword(fmt.Errorf("%s failed: %w", what, err), "run it by hand to see why; what it wrote is not shown, since it may hold secrets")
 	}
-	return firstLine(out.b.Bytes(), what)
+	return firstLine(out.b.Bytes(), what, kind)
 }
 
 // limited keeps the first octets and takes the rest as written.
@@ -154,11 +157,11 @@ func (l *limited) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func firstLine(b []byte, what string) (auth.Secret, error) {
+func firstLine(b []byte, what, kind string) (auth.Secret, error) {
 	line, _, _ := bytes.Cut(b, []byte{'\n'})
 	line = bytes.TrimSuffix(line, []byte{'\r'})
 	if len(line) == 0 {
-		return "", noPassword(fmt.Errorf("%s gave no password in its first line", what), "")
+		return "", noPassword(fmt.Errorf("%s gave no %s in its first line", what, kind), "")
 	}
 	return auth.Secret(line), nil
 }
@@ -168,7 +171,7 @@ func fromFile(name string) (auth.Secret, error) {
 	if err != nil {
 		return "", err
 	}
-	return firstLine(b, fmt.Sprintf("the password file %q", name))
+	return firstLine(b, fmt.Sprintf("the password file %q", name), "password")
 }
 
 // readPrivate reads a file that nobody but its owner may read. The mode is that

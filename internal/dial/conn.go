@@ -425,7 +425,7 @@ func (c *Conn) Fail(op string, err error) error {
 		e.Hint = "try again later, or allow more time with --timeout"
 	case isAlert(err): // TLS 1.3 servers refuse after the handshake seemed to be over
 		e.Kind = mail.KindAuth
-		e.Hint = "the server ended TLS; client certificates are not supported"
+		e.Hint = "the server ended TLS; " + c.srv.certificateHint()
 	case errors.Is(err, ErrAnswerTooLong):
 		e.Kind = mail.KindOther
 		e.Hint = "this server does not speak the protocol: check host and port"

@@ -38,6 +38,8 @@ type Server struct {
 	Security       Security
 	CAFile         string        // PEM file of further roots; "" for the system's only
 	Fingerprint    string        // SHA-256 of the leaf in DER, hexadecimal with or without colons; replaces chain and name checks
+	ClientCert     string        // PEM file of a certificate to present, its chain behind it; "" for none
+	ClientKey      string        // PEM file of its key; "" if that is in ClientCert, too
 	AllowCleartext bool          // Cleartext to a host that is not loopback
 	Timeout        time.Duration // longest silence while an answer is owed; 0 means DefaultTimeout
 	Limit          *rate.Limiter // octets per second, both ways together; nil for none

@@ -155,7 +155,7 @@ func TestClientCertificateDemanded(t *testing.T) {
 		_, err = c.Read(make([]byte, 1))
 		err = c.Fail("greeting", err)
 	}
-	if mail.KindOf(err) != mail.KindAuth || !strings.Contains(mail.HintOf(err), "client certificates") {
+	if mail.KindOf(err) != mail.KindAuth || !strings.Contains(mail.HintOf(err), "--client-cert") {
 		t.Errorf("kind %v, hint %q: %v", mail.KindOf(err), mail.HintOf(err), err)
 	}
 }

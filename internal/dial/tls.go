@@ -1,6 +1,7 @@
 package dial
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -10,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 
 	"mailhaul/mail"
@@ -71,6 +73,14 @@ func ParseFingerprint(s string) (sum [sha256.Size]byte, err error) {
 // tlsConfig verifies chain and name, or the pinned fingerprint instead of both.
 func (s Server) tlsConfig() (*tls.Config, error) {
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: strings.TrimSuffix(s.bareHost(), ".")}
+	if s.ClientCert != "" {
+		cert, err := clientCertificate(s.ClientCert, s.ClientKey)
+		if err != nil {
+			return nil, err
+		}
+		// Presented whatever authorities the server names: there is only this one.
+		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
+	}
 	if s.Fingerprint != "" {
 		want, err := ParseFingerprint(s.Fingerprint)
 		if err != nil {
@@ -103,6 +113,41 @@ func checkPin(st tls.ConnectionState, want [sha256.Size]byte) error {
 		}
 	}
 	return nil
+}
+
+// clientCertificate reads a certificate and its key. A key that others can read is
+// refused like a password.
+func clientCertificate(certFile, keyFile string) (*tls.Certificate, error) {
+	fail := func(kind mail.Kind, err error, hint string) error {
+		return &mail.Error{Kind: kind, Op: "read client certificate", Err: err, Hint: hint}
+	}
+	if keyFile == "" {
+		keyFile = certFile
+	}
+	cert, err := os.ReadFile(certFile)
+	if err != nil {
+		return nil, fail(mail.KindUsage, err, "")
+	}
+	st, err := os.Stat(keyFile)
+	if err != nil {
+		return nil, fail(mail.KindUsage, err, "")
+	}
+	if runtime.GOOS != "windows" && st.Mode().IsRegular() && st.Mode().Perm()&0o077 != 0 {
+		return nil, fail(mail.KindAuth, fmt.Errorf("the key %q can be read by others (mode %04o)", keyFile, st.Mode().Perm()), "run chmod 600 "+keyFile)
+	}
+	key, err := os.ReadFile(keyFile)
+	if err != nil {
+		return nil, fail(mail.KindUsage, err, "")
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		hint := "certificate and key are PEM files, or both in one"
+		if bytes.Contains(key, []byte("ENCRYPTED")) {
+			hint = "the key is encrypted; openssl pkey -in " + keyFile + " -out plain.pem writes one that is not (then chmod 600)"
+		}
+		return nil, fail(mail.KindUsage, err, hint)
+	}
+	return &pair, nil
 }
 
 func rootsWith(file string) (*x509.CertPool, error) {
@@ -145,7 +190,7 @@ func (s Server) trustError(ctx context.Context, err error) error {
 		e.Err = fmt.Errorf("no TLS on this port: %w", err)
 		e.Hint = fmt.Sprintf("the server speaks plain text there: %s://, with STARTTLS, is usually port %d", s.Protocol, Server{Protocol: s.Protocol, Security: StartTLS}.DefaultPort())
 	case isAlert(err), strings.Contains(err.Error(), "unsupported protocol version"):
-		e.Hint = "the server refused the handshake: TLS 1.2 or newer is required, client certificates are not supported"
+		e.Hint = "the server refused the handshake: TLS 1.2 or newer is required; " + s.certificateHint()
 	default:
 		var ne net.Error
 		e.Kind = mail.KindTemporary
@@ -155,6 +200,15 @@ func (s Server) trustError(ctx context.Context, err error) error {
 		}
 	}
 	return e
+}
+
+// certificateHint is for a server that ended TLS, as those do that want a client
+// certificate.
+func (s Server) certificateHint() string {
+	if s.ClientCert != "" {
+		return "perhaps it does not take the client certificate"
+	}
+	return "perhaps it wants a client certificate (--client-cert FILE)"
 }
 
 // isAlert tells whether the server ended TLS by an alert of its own.

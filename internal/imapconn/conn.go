@@ -117,8 +117,34 @@ type Handler struct {
 	Quota  func(Quota) error
 }
 
-// Dial connects, secures and logs in. Errors are *mail.Error.
+// Dial connects, secures and logs in. A token that is refused is replaced once.
+// Errors are *mail.Error.
 func Dial(ctx context.Context, cfg Config) (*Conn, error) {
+	var err error
+	if cfg.Credentials, _, err = cfg.Credentials.Fresh(ctx, false); err != nil {
+		return nil, err
+	}
+	c, err := attempt(ctx, cfg)
+	if !refusedLogin(err) {
+		return c, err
+	}
+	fresh, ok, ferr := cfg.Credentials.Fresh(ctx, true)
+	switch {
+	case ferr != nil:
+		return nil, ferr
+	case !ok:
+		return nil, err
+	}
+	cfg.Credentials = fresh
+	return attempt(ctx, cfg) // the old connection may still be in the middle of the login
+}
+
+func refusedLogin(err error) bool {
+	e, ok := errors.AsType[*mail.Error](err)
+	return ok && e.Kind == mail.KindAuth && e.Op == OpLogin
+}
+
+func attempt(ctx context.Context, cfg Config) (*Conn, error) {
 	nc, err := dial.Dial(ctx, cfg.Server)
 	if err != nil {
 		return nil, err
@@ -245,9 +271,9 @@ func (c *Conn) startTLS(ctx context.Context) error {
 }
 
 func (c *Conn) login() error {
-	offer := auth.Offer{
-		Plain:  !c.Has("LOGINDISABLED"),
-		Secure: c.nc.Secure(), Host: c.cfg.Server.Host, Port: c.cfg.Server.Port,
+	offer := auth.Offer{Plain: !c.Has("LOGINDISABLED"), Host: c.cfg.Server.Host, Port: c.cfg.Server.Port}
+	if st, ok := c.nc.ConnectionState(); ok {
+		offer.TLS = &st
 	}
 	for name := range c.caps {
 		if mech, ok := strings.CutPrefix(name, "AUTH="); ok {
@@ -264,19 +290,22 @@ func (c *Conn) login() error {
 	began := time.Now()
 	err = c.letLibrary(func() error {
 		if l.Client == nil {
-			return c.client.Login(c.cfg.Credentials.User, c.cfg.Credentials.Password.Reveal()).Wait()
+			return c.client.Login(c.cfg.Credentials.LoginName(), c.cfg.Credentials.Password.Reveal()).Wait()
 		}
 		return c.client.Authenticate(l.Client)
 	})
 	c.trip = time.Since(began)
 	if err == nil {
-		return nil
+		return c.withRef(l.Confirm())
 	}
 	if c.last.Condition == "NO" || c.last.Condition == "BAD" {
-		return c.loginRefused(c.last)
+		return c.loginRefused(c.last, l)
 	}
 	if c.readError() == nil { // the exchange itself failed
-		return &mail.Error{Kind: mail.KindAuth, Ref: c.cfg.ref(), Op: "log in with " + l.Name, Err: errors.New(c.cfg.Credentials.Redact(err.Error()))}
+		return &mail.Error{
+			Kind: mail.KindAuth, Ref: c.cfg.ref(), Op: "log in with " + l.Name,
+			Err: errors.New(c.cfg.Credentials.Redact(err.Error())), Hint: "the server breaks the rules of this login, or somebody poses as the server",
+		}
 	}
 	return c.fail(OpLogin, err)
 }
@@ -286,8 +315,8 @@ func (c *Conn) login() error {
 const OpLogin = "log in"
 
 // loginRefused is never followed by another attempt: some servers lock accounts.
-func (c *Conn) loginRefused(res Result) error {
-	kind, hint := res.Kind(), "check user name and password; some providers want an app password or OAuth"
+func (c *Conn) loginRefused(res Result, l auth.Login) error {
+	kind, hint := res.Kind(), l.Hint
 	switch {
 	case res.Busy():
 		kind, hint = mail.KindTemporary, "the server does not want more connections now; try again later"

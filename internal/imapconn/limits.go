@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"mailhaul/internal/auth"
 	"mailhaul/mail"
 )
 
@@ -27,20 +28,13 @@ type Limit struct {
 	Wait time.Duration // the pause the server names, 0 if it names none
 }
 
-// limitWords mark limits in texts of servers. They come before response codes,
+// limitWords mark limits in texts of servers. They, and auth.ConnectionLimit, come before response codes,
 // since the codes with them are often of another kind: a connection limit may be
 // called AUTHENTICATIONFAILED, UNAVAILABLE or ALERT.
 var limitWords = []struct {
 	words string
 	kind  LimitKind
 }{
-	{"simultaneous connections", LimitConnections},      // Gmail
-	{"maximum number of connections", LimitConnections}, // Dovecot
-	{"too many connections", LimitConnections},
-	{"connection limit", LimitConnections},
-	{"connections exceeded", LimitConnections},
-	{"too many open connections", LimitConnections},
-	{"too many concurrent connections", LimitConnections},
 	{"bandwidth limit", LimitTraffic}, // Gmail
 	{"suggested backoff time", LimitRate},
 	{"throttled", LimitRate}, // Microsoft
@@ -62,6 +56,9 @@ func (r Result) Limit() (l Limit, ok bool) {
 		return l, false
 	}
 	text := strings.ToLower(r.Text)
+	if auth.ConnectionLimit(text) {
+		return Limit{LimitConnections, namedWait(text)}, true
+	}
 	for _, w := range limitWords {
 		if strings.Contains(text, w.words) {
 			return Limit{w.kind, namedWait(text)}, true
