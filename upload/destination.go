@@ -42,12 +42,13 @@ type Destination interface {
 
 	// Append sends messages, in order, in as few round trips as the server allows.
 	// It returns what is known of each of them, in order; without an error that is
-	// something about every one. After an error (the connection was lost) messages
-	// with the zero Answer are in doubt, and those beyond the end were not sent.
+	// something about every one. After an error (the connection was lost, or the
+	// server is busy) messages with the zero Answer are in doubt, and those beyond
+	// the end were not sent.
 	Append(ctx context.Context, box Box, msgs []Message) ([]Answer, error)
 
 	// List yields the messages of a mailbox from the UID from on, by ascending UID:
-	// Ref and Size. An error means that the listing is not complete. A UIDVALIDITY
+	// Ref, Size and Flags. An error means that the listing is not complete. A UIDVALIDITY
 	// that is not the box's is ErrUIDValidity.
 	List(ctx context.Context, box Box, from uint32, yield func(mail.Info) error) error
 
@@ -139,3 +140,13 @@ type FlagChange struct {
 
 // ErrOverQuota is found (errors.Is) in a refusal for lack of space.
 var ErrOverQuota = errors.New("over quota")
+
+// Throttled is found (errors.As) in an error that asks the account to wait.
+type Throttled struct {
+	Wait time.Duration // 0 if the server does not say how long
+	Err  error
+}
+
+func (t *Throttled) Error() string { return t.Err.Error() }
+
+func (t *Throttled) Unwrap() error { return t.Err }

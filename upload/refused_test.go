@@ -5,7 +5,9 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"mailhaul/mail"
 	"mailhaul/upload"
@@ -284,5 +286,45 @@ func TestFullDestination(t *testing.T) {
 	}
 	if w := warned(); len(w) != 2 {
 		t.Errorf("%q", w)
+	}
+}
+
+// A flag that the server forgets is stored afterwards.
+func TestForgottenFlags(t *testing.T) {
+	for _, noUIDs := range []bool{false, true} {
+		m := &messages{}
+		m.add("INBOX", letter(1, "a"), `\Seen`, `\Flagged`)
+		m.add("INBOX", letter(2, "b"), `\Seen`)
+		s := uploadtest.New()
+		s.Forgets, s.NoUIDs = mail.NewFlags(`\Flagged`), noUIDs
+		run(t, options(s, m, openLedger(t)))
+		if got := s.Boxes["INBOX"].Messages; got[0].Flags != mail.NewFlags(`\Seen`, `\Flagged`) || got[1].Flags != mail.NewFlags(`\Seen`) {
+			t.Errorf("%v", got)
+		}
+	}
+}
+
+// A server that asks for patience gets it.
+func TestThrottled(t *testing.T) {
+	m, want := awkward()
+	s := uploadtest.New()
+	var n atomic.Int32
+	s.Before = func(op string) error {
+		if op == "append" && n.Add(1)%2 == 1 {
+			return &mail.Error{Kind: mail.KindTemporary, Op: op, Server: "BAD Request is throttled", Err: &upload.Throttled{Wait: time.Microsecond, Err: errors.New("refused")}}
+		}
+		return nil
+	}
+	o := options(s, m, openLedger(t))
+	var waits atomic.Int32
+	o.Notify = func(e mail.Event) {
+		if e.Kind == mail.EventWaiting && strings.HasPrefix(e.Waiting, "the server asks for") {
+			waits.Add(1)
+		}
+	}
+	run(t, o)
+	holds(t, s, "INBOX", want...)
+	if waits.Load() == 0 {
+		t.Error("it did not wait")
 	}
 }

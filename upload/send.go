@@ -14,6 +14,12 @@ const (
 	checkEvery = 1000
 	// grace is how long a run that is ended may take to ask that.
 	grace = 3 * time.Second
+	// throttles is how often in a row a server may ask a mailbox's work to wait.
+	throttles = 5
+	// longestWait is the longest pause a server is given.
+	longestWait = time.Hour
+	// throttlePauses is the pause, in units of Options.Pause, if it names none.
+	throttlePauses = 30
 )
 
 // pending is a message that was sent, or may have been, and is not settled.
@@ -23,8 +29,9 @@ type pending struct {
 	held   mail.Held
 	wire   int64 // octets as sent; -1 if that is not known any more
 	risky  bool
-	item   *item // nil: of an earlier run
-	retry  bool  // if it did not arrive, a repaired copy is sent
+	flags  mail.Flags // as they were sent
+	item   *item      // nil: of an earlier run
+	retry  bool       // if it did not arrive, a repaired copy is sent
 	answer Answer
 
 	// What was found out.
@@ -73,6 +80,7 @@ type sender struct {
 	*box
 	pend   []*pending
 	losses int // of the connection in a row, without anything arriving
+	waits  int // because the server asked for it, likewise
 	unsent int64
 }
 
@@ -118,7 +126,7 @@ func (s *sender) deliver(ctx context.Context, items []*item) error {
 			}
 			items = rest[len(rest)/2:]
 		default:
-			s.losses = 0
+			s.losses, s.waits = 0, 0
 			if s.SendRepaired {
 				if err := s.repair(ctx, pend); err != nil {
 					return err
@@ -163,8 +171,9 @@ func (s *sender) once(ctx context.Context, items []*item) ([]*pending, error) {
 		if s.MarkSeen && in.DateFrom != mail.DateInternal {
 			flags = flags.With(mail.Seen)
 		}
+		pend[i].flags = s.storable(flags)
 		msgs[i] = Message{
-			Flags: s.storable(flags), InternalDate: in.InternalDate, Wire: it.wire, NUL: it.nul,
+			Flags: pend[i].flags, InternalDate: in.InternalDate, Wire: it.wire, NUL: it.nul,
 			Open: func() (io.ReadCloser, error) { return it.open(ctx, s.Messages) },
 		}
 		octets += it.wire
@@ -214,11 +223,20 @@ func (s *sender) afterLoss(ctx context.Context, last []*pending, cause error) ([
 	if ctx.Err() != nil || len(last) == 0 || mail.KindOf(cause) != mail.KindTemporary {
 		return nil, cause
 	}
-	if s.losses++; s.losses >= attempts {
-		return nil, cause
-	}
-	if err := s.wait(ctx, s.Pause<<(s.losses-1), cause); err != nil {
-		return nil, err
+	if t, ok := errors.AsType[*Throttled](cause); ok {
+		if s.waits++; s.waits > throttles {
+			return nil, cause
+		}
+		if err := s.throttled(ctx, t, cause); err != nil {
+			return nil, err
+		}
+	} else {
+		if s.losses++; s.losses >= attempts {
+			return nil, cause
+		}
+		if err := s.wait(ctx, s.Pause<<(s.losses-1), cause); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.check(ctx); err != nil {
 		return nil, err
@@ -227,8 +245,10 @@ func (s *sender) afterLoss(ctx context.Context, last []*pending, cause error) ([
 	for _, p := range last {
 		switch {
 		case p.arrived:
-			s.losses = 0
-		case p.answer.Unsent == nil && p.answer.Refused == nil && !p.missing:
+			s.losses, s.waits = 0, 0
+		case p.answer.Refused != nil:
+			s.losses = 0 // Exchange ends the connection after ten refusals
+		case p.answer.Unsent == nil && !p.missing:
 			rest = append(rest, p.item)
 		}
 	}

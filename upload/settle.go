@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"mailhaul/mail"
 )
@@ -41,7 +42,7 @@ func (b *box) settleOpen(ctx context.Context, open []mail.Upload) error {
 // settle finds out what became of messages that were sent or may have been, and
 // records it. It changes nothing if it fails.
 func (b *box) settle(ctx context.Context, pend []*pending) error {
-	sizes, err := b.since(ctx, pend)
+	sizes, flags, err := b.since(ctx, pend)
 	if err != nil {
 		return err
 	}
@@ -49,6 +50,9 @@ func (b *box) settle(ctx context.Context, pend []*pending) error {
 		return err
 	}
 	if err := b.match(ctx, pend, sizes); err != nil {
+		return err
+	}
+	if err := b.restoreFlags(ctx, pend, flags); err != nil {
 		return err
 	}
 	results := make([]mail.Uploaded, len(pend))
@@ -70,8 +74,8 @@ func (b *box) settle(ctx context.Context, pend []*pending) error {
 
 // since lists what came to the mailbox since the first of these was to be sent and
 // is not known.
-func (b *box) since(ctx context.Context, pend []*pending) (map[uint32]int64, error) {
-	sizes := make(map[uint32]int64)
+func (b *box) since(ctx context.Context, pend []*pending) (map[uint32]int64, map[uint32]mail.Flags, error) {
+	sizes, flags := make(map[uint32]int64), make(map[uint32]mail.Flags)
 	from := uint32(0)
 	for _, p := range pend {
 		if p.from != 0 && (from == 0 || p.from < from) {
@@ -79,15 +83,51 @@ func (b *box) since(ctx context.Context, pend []*pending) (map[uint32]int64, err
 		}
 	}
 	if from == 0 {
-		return sizes, nil
+		return sizes, flags, nil
 	}
 	err := b.Destination.List(ctx, b.state, from, func(in mail.Info) error {
 		if uid := number(in.Ref.UID); !b.isClaimed(uid) {
-			sizes[uid] = in.Size
+			sizes[uid], flags[uid] = in.Size, in.Flags
 		}
 		return nil
 	})
-	return sizes, err
+	return sizes, flags, err
+}
+
+// restoreFlags stores the flags that servers do not take with a message: Exchange
+// forgets \Flagged.
+func (b *box) restoreFlags(ctx context.Context, pend []*pending, there map[uint32]mail.Flags) error {
+	f, ok := b.Destination.(Flagger)
+	if !ok {
+		return nil
+	}
+	var changes []FlagChange
+	for _, p := range pend {
+		has, listed := there[p.uid]
+		if lacking := lacking(p.flags, has); p.arrived && listed && lacking != "" {
+			changes = append(changes, FlagChange{UID: p.uid, Add: lacking})
+		}
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	err := f.SetFlags(ctx, b.state, changes)
+	if err != nil && mail.KindOf(err) != mail.KindTemporary {
+		b.warn(err)
+		return nil
+	}
+	return err
+}
+
+// lacking returns the flags that has lacks, in whatever case (RFC 9051 section 2.3.2).
+func lacking(flags, has mail.Flags) mail.Flags {
+	if flags == has {
+		return ""
+	}
+	there := has.List()
+	return mail.NewFlags(slices.DeleteFunc(flags.List(), func(f string) bool {
+		return slices.ContainsFunc(there, func(g string) bool { return strings.EqualFold(f, g) })
+	})...)
 }
 
 // confirm checks what the server says it stored, and where: that it is there, and

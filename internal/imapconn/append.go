@@ -156,6 +156,63 @@ func (c *Conn) Append(ctx context.Context, raw string, msgs []Message) (Appended
 	return a.result(), nil
 }
 
+// Flows tells whether a message of so many octets is sent without waiting for the
+// server to ask for it.
+func (c *Conn) Flows(octets int64) bool { return c.flows(octets) }
+
+// AppendEach appends messages with a command for each, without waiting for an
+// answer before the next is sent; all of them must flow. It returns what came of
+// each, in order. After an error those without a condition are in doubt.
+func (c *Conn) AppendEach(ctx context.Context, raw string, msgs []Message) ([]Appended, error) {
+	defer c.Bind(ctx)()
+	name, ok := commandString(raw, c.literalPlus())
+	if !ok {
+		return nil, fmt.Errorf("mailbox name %q cannot be sent to this server", raw)
+	}
+	if err := c.settle(); err != nil {
+		return nil, err
+	}
+	c.handler, c.junk, c.fetched = nil, 0, 0
+	w := bufio.NewWriterSize(c.nc, 32<<10)
+	each := make([]*appending, len(msgs))
+	byTag := make(map[string]int, len(msgs))
+	for i := range msgs {
+		if !c.flows(msgs[i].Size) {
+			return nil, fmt.Errorf("a message of %d octets does not flow", msgs[i].Size)
+		}
+		each[i] = &appending{c: c, head: " APPEND " + name, msgs: msgs[i : i+1], w: w}
+		each[i].begin()
+		byTag[each[i].tag] = i
+	}
+	out := make([]Appended, len(msgs))
+	err := c.streaming(func() error {
+		for _, a := range each {
+			if err := a.write(); err != nil {
+				return err
+			}
+		}
+		return w.Flush()
+	}, func() error {
+		for range each {
+			d, err := c.answer()
+			i, known := byTag[d.tag]
+			if err == nil && !known {
+				err = broken("answer to another command")
+			}
+			if err != nil {
+				return err
+			}
+			each[i].done = d.res
+			out[i] = each[i].result()
+		}
+		return nil
+	})
+	if err != nil {
+		return out, c.fail("append", err)
+	}
+	return out, nil
+}
+
 // ErrNotSent says that a message could not be read to its end, so that the command
 // it was to go with was never complete. The connection is of no use any more.
 var ErrNotSent = errors.New("message could not be read")
@@ -252,14 +309,23 @@ func (e *exactly) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// stream writes everything while the answer is already waited for, so that a
-// server that talks meanwhile never waits for us.
+// stream sends the command.
 func (a *appending) stream() error {
-	c := a.c
+	return a.c.streaming(func() error {
+		if err := a.write(); err != nil {
+			return err
+		}
+		return a.w.Flush()
+	}, func() error { return a.await(nil) })
+}
+
+// streaming writes while the answers are already waited for, so that a server that
+// talks meanwhile never waits for us.
+func (c *Conn) streaming(write, read func() error) error {
 	c.nc.Owed(false) // the deadline of writing watches over a server that is silent
 	wrote := make(chan error, 1)
 	go func() {
-		err := a.writeAll()
+		err := write()
 		if err != nil {
 			// What was begun cannot be taken back. The reader learns of it.
 			c.setReadErr(err)
@@ -269,7 +335,7 @@ func (a *appending) stream() error {
 		}
 		wrote <- err
 	}()
-	err := a.await(nil)
+	err := read()
 	if err != nil {
 		_ = c.nc.Close() // the writer gives up
 	}
@@ -280,15 +346,16 @@ func (a *appending) stream() error {
 	return err
 }
 
-func (a *appending) writeAll() error {
+// write writes the whole command.
+func (a *appending) write() error {
 	for i := range a.msgs {
 		a.announce(i)
 		if err := a.literal(i); err != nil {
 			return err
 		}
 	}
-	_, _ = a.w.WriteString("\r\n") // the writer keeps its error
-	return a.w.Flush()
+	_, err := a.w.WriteString("\r\n")
+	return err
 }
 
 // lockstep waits for "+" before each literal that needs one. A server that refuses
@@ -343,9 +410,26 @@ func (a *appending) await(plus *bool) error {
 			c.mu.Unlock()
 		}()
 	}
+	d, err := c.answerOr(plus)
+	if err != nil || plus != nil && *plus {
+		return err
+	}
+	if d.tag != a.tag {
+		return broken("answer to another command")
+	}
+	a.done = d.res
+	return nil
+}
+
+// answer reads up to the next answer to a raw command.
+func (c *Conn) answer() (tagged, error) { return c.answerOr(nil) }
+
+// answerOr reads up to the next answer or, if plus is not nil, up to a "+", and
+// then sets *plus.
+func (c *Conn) answerOr(plus *bool) (tagged, error) {
 	for len(c.done) == 0 {
 		if err := c.readError(); err != nil {
-			return err
+			return tagged{}, err
 		}
 		b, err := c.step()
 		if err != nil {
@@ -353,20 +437,16 @@ func (a *appending) await(plus *bool) error {
 				err = cause
 			}
 			c.setReadErr(err)
-			return err
+			return tagged{}, err
 		}
 		if plus != nil && len(b) > 0 && b[0] == '+' {
 			*plus = true
-			return nil
+			return tagged{}, nil
 		}
 	}
 	d := c.done[0]
 	c.done = c.done[1:]
-	if d.tag != a.tag {
-		return broken("answer to another command")
-	}
-	a.done = d.res
-	return nil
+	return d, nil
 }
 
 // result reads APPENDUID (RFC 4315 section 3).

@@ -30,6 +30,7 @@ type StatusEntry struct {
 	UIDNext       int64
 	UIDValidity   int64
 	HighestModSeq int64
+	AppendLimit   int64 // octets of one message (RFC 7889)
 	Size          int64
 	MailboxID     string
 }
@@ -87,7 +88,7 @@ func (s *scanner) mailboxName() (string, error) {
 
 // status reads what follows "* STATUS".
 func (s *scanner) status() (e StatusEntry, err error) {
-	e = StatusEntry{Messages: -1, UIDNext: -1, UIDValidity: -1, HighestModSeq: -1, Size: -1}
+	e = StatusEntry{Messages: -1, UIDNext: -1, UIDValidity: -1, HighestModSeq: -1, Size: -1, AppendLimit: -1}
 	s.spaces()
 	if e.Raw, err = s.mailboxName(); err != nil {
 		return e, err
@@ -115,7 +116,7 @@ func (s *scanner) status() (e StatusEntry, err error) {
 func (s *scanner) statusItem(e *StatusEntry, name string) error {
 	to := map[string]*int64{
 		"MESSAGES": &e.Messages, "UIDNEXT": &e.UIDNext, "UIDVALIDITY": &e.UIDValidity,
-		"HIGHESTMODSEQ": &e.HighestModSeq, "SIZE": &e.Size,
+		"HIGHESTMODSEQ": &e.HighestModSeq, "SIZE": &e.Size, "APPENDLIMIT": &e.AppendLimit,
 	}[name]
 	switch {
 	case to != nil:

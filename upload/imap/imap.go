@@ -1,8 +1,9 @@
 // Package imap adds messages to an account over IMAP (RFC 3501 and 9051).
 //
 // Messages go in groups where the server has MULTIAPPEND (RFC 3502), without
-// waiting for it to ask for each literal where it has LITERAL+ or LITERAL- (RFC
-// 7888), and are known by what APPENDUID says where it has UIDPLUS (RFC 4315).
+// waiting for it to ask for each literal, or for one answer before the next command,
+// where it has LITERAL+ or LITERAL- (RFC 7888), and are known by what APPENDUID says
+// where it has UIDPLUS (RFC 4315).
 package imap
 
 import (
@@ -11,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,6 +50,7 @@ var (
 	_ upload.Limiter     = (*Destination)(nil)
 	_ upload.Subscriber  = (*Destination)(nil)
 	_ upload.Flagger     = (*Destination)(nil)
+	_ upload.Quoter      = (*Destination)(nil)
 )
 
 // New returns the account without connecting yet.
@@ -91,15 +94,62 @@ func (d *Destination) Mailboxes(ctx context.Context) (all []mail.Mailbox, err er
 		if err != nil {
 			return err
 		}
+		limit, err := appendLimit(ctx, c)
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		d.names, d.limit = c.Names(), c.AppendLimit()
+		d.names, d.limit = c.Names(), limit
 		for _, mb := range all {
 			d.raw[mb.Name] = mb.Raw
 		}
-		return nil
+		return err
 	})
 	return all, err
+}
+
+// appendLimit returns the most octets of a message; a server may say it for each
+// mailbox only (RFC 7889 section 3), then INBOX's counts for all.
+func appendLimit(ctx context.Context, c *imapconn.Conn) (limit int64, err error) {
+	if !c.Has("APPENDLIMIT") {
+		return c.AppendLimit(), nil
+	}
+	_, err = c.Exec(ctx, &imapconn.Handler{Status: func(e imapconn.StatusEntry) error {
+		limit = max(e.AppendLimit, 0)
+		return nil
+	}}, "STATUS INBOX (APPENDLIMIT)")
+	return limit, err
+}
+
+// Space asks for the tightest limits on INBOX (RFC 9208). A server that does not
+// answer is one without limits.
+func (d *Destination) Space(ctx context.Context) (s upload.Space, err error) {
+	s = upload.Unlimited
+	err = d.with(ctx, func(c *imapconn.Conn) error {
+		if !c.Has("QUOTA") {
+			return nil
+		}
+		all, err := c.Quotas(ctx, "INBOX")
+		if _, refused := errors.AsType[*imapconn.Refused](err); refused {
+			return nil
+		}
+		for _, q := range all {
+			left := max(q.Limit-q.Used, 0)
+			switch {
+			case q.Resource == "STORAGE" && left <= math.MaxInt64>>10: // counted in 1024 octets
+				s.Octets = tighter(s.Octets, left<<10)
+			case q.Resource == "MESSAGE":
+				s.Messages = tighter(s.Messages, left)
+			}
+		}
+		return err
+	})
+	return s, err
+}
+
+func tighter(known, left int64) int64 {
+	if known >= 0 {
+		return min(known, left)
+	}
+	return left
 }
 
 // MaxMessage returns what the server says of APPENDLIMIT (RFC 7889).
@@ -162,14 +212,27 @@ func (d *Destination) refusal(mailbox, op string, res imapconn.Result) error {
 		kind = mail.KindPartial
 	}
 	var cause error = &imapconn.Refused{Result: res}
-	if overQuota(res) {
+	switch l, throttled := res.Limit(); {
+	case overQuota(res):
 		cause = upload.ErrOverQuota
+	case throttled:
+		kind, cause = mail.KindTemporary, &upload.Throttled{Wait: l.Wait, Err: cause}
 	}
 	return &mail.Error{Kind: kind, Ref: d.ref(mailbox), Op: op, Server: res.Condition + " " + res.Text, Err: cause}
 }
 
+// quotaWords mark refusals for lack of space where no code does: Exchange's are the
+// last two.
+var quotaWords = []string{"quota", "mailbox is full", "mailbox full", "server unavailable. 15"}
+
+// overQuota tells whether there is no space. Gmail says OVERQUOTA also of too much
+// traffic, which is a matter of waiting.
 func overQuota(res imapconn.Result) bool {
-	return res.Code == "OVERQUOTA" || strings.Contains(strings.ToLower(res.Text), "quota")
+	text := strings.ToLower(res.Text)
+	if strings.Contains(text, "bandwidth limit") {
+		return false
+	}
+	return res.Code == "OVERQUOTA" || slices.ContainsFunc(quotaWords, func(w string) bool { return strings.Contains(text, w) })
 }
 
 // Create makes a mailbox.
@@ -280,7 +343,7 @@ func (e *entries) End(f *imapconn.Fetch) error {
 	if f.Has&imapconn.ItemUID == 0 || f.UID < e.from {
 		return nil
 	}
-	return e.yield(mail.Info{Ref: mail.Ref{UID: strconv.FormatUint(uint64(f.UID), 10)}, Size: f.Size})
+	return e.yield(mail.Info{Ref: mail.Ref{UID: strconv.FormatUint(uint64(f.UID), 10)}, Size: f.Size, Flags: f.Flags})
 }
 
 // examine selects a mailbox to read, with commands behind it.
@@ -315,7 +378,7 @@ func (d *Destination) List(ctx context.Context, box upload.Box, from uint32, yie
 		release := c.Bind(ctx)
 		defer release()
 		h := &entries{from: max(from, 1), yield: yield}
-		sel, tags, err := d.examine(ctx, c, box, fmt.Sprintf("UID FETCH %d:* (UID RFC822.SIZE)", h.from))
+		sel, tags, err := d.examine(ctx, c, box, fmt.Sprintf("UID FETCH %d:* (UID RFC822.SIZE FLAGS)", h.from))
 		if err != nil {
 			return err
 		}
@@ -401,32 +464,39 @@ func (r *reader) End(f *imapconn.Fetch) error {
 }
 
 // Append sends messages: one command for all of them where the server has
-// MULTIAPPEND.
+// MULTIAPPEND, else commands without waiting in between where it can.
 func (d *Destination) Append(ctx context.Context, box upload.Box, msgs []upload.Message) (answers []upload.Answer, err error) {
 	err = d.with(ctx, func(c *imapconn.Conn) error {
 		raw, _, err := d.server(c, box.Name)
 		if err != nil {
 			return err
 		}
-		size := 1
-		if c.CanGroup() {
-			size = len(msgs)
-		}
-		for part := range slices.Chunk(msgs, size) {
-			got, err := d.append(ctx, c, box, raw, part)
+		for len(msgs) > 0 {
+			n, send := 1, d.append
+			switch {
+			case c.CanGroup():
+				n = len(msgs)
+			case c.Flows(msgs[0].Wire):
+				send = d.appendEach
+				for n < len(msgs) && c.Flows(msgs[n].Wire) {
+					n++
+				}
+			}
+			got, err := send(ctx, c, box, raw, msgs[:n])
 			answers = append(answers, got...)
 			if err != nil {
 				return err
 			}
+			msgs = msgs[n:]
 		}
 		return nil
 	})
 	return answers, err
 }
 
-// append sends one command.
-func (d *Destination) append(ctx context.Context, c *imapconn.Conn, box upload.Box, raw string, part []upload.Message) ([]upload.Answer, error) {
-	answers := make([]upload.Answer, len(part))
+// outgoing turns messages into those of the connection; what cannot be read is
+// noted in answers.
+func outgoing(part []upload.Message, answers []upload.Answer) []imapconn.Message {
 	out := make([]imapconn.Message, len(part))
 	for i, m := range part {
 		out[i] = imapconn.Message{Flags: m.Flags, Date: m.InternalDate, Size: m.Wire, NUL: m.NUL, WriteTo: func(w io.Writer) error {
@@ -437,15 +507,52 @@ func (d *Destination) append(ctx context.Context, c *imapconn.Conn, box upload.B
 			return err
 		}}
 	}
-	res, err := c.Append(ctx, raw, out)
-	switch {
-	case errors.Is(err, imapconn.ErrNotSent):
-		return answers, &mail.Error{Kind: mail.KindTemporary, Ref: d.ref(box.Name), Op: "append", Err: err}
-	case err != nil:
-		for i := range answers {
-			answers[i].Unsent = nil // it was the connection
+	return out
+}
+
+// broken is what is known when the connection was lost.
+func (d *Destination) broken(box upload.Box, answers []upload.Answer, err error) error {
+	if errors.Is(err, imapconn.ErrNotSent) {
+		return &mail.Error{Kind: mail.KindTemporary, Ref: d.ref(box.Name), Op: "append", Err: err}
+	}
+	for i := range answers {
+		answers[i].Unsent = nil // it was the connection
+	}
+	return err
+}
+
+// append sends one command.
+func (d *Destination) append(ctx context.Context, c *imapconn.Conn, box upload.Box, raw string, part []upload.Message) ([]upload.Answer, error) {
+	answers := make([]upload.Answer, len(part))
+	res, err := c.Append(ctx, raw, outgoing(part, answers))
+	if err != nil {
+		return answers, d.broken(box, answers, err)
+	}
+	return answers, d.settle(box, res, answers)
+}
+
+// appendEach sends a command for each message.
+func (d *Destination) appendEach(ctx context.Context, c *imapconn.Conn, box upload.Box, raw string, part []upload.Message) ([]upload.Answer, error) {
+	answers := make([]upload.Answer, len(part))
+	results, err := c.AppendEach(ctx, raw, outgoing(part, answers))
+	if err != nil {
+		err = d.broken(box, answers, err)
+	}
+	for i, res := range results {
+		if res.Condition == "" {
+			continue
 		}
-		return answers, err
+		if later := d.settle(box, res, answers[i:i+1]); err == nil {
+			err = later
+		}
+	}
+	return answers, err
+}
+
+// settle notes the answer to one command. An error says that it is to be tried
+// again.
+func (d *Destination) settle(box upload.Box, res imapconn.Appended, answers []upload.Answer) error {
+	switch {
 	case res.OK():
 		for i := range answers {
 			answers[i].Stored = true
@@ -453,15 +560,15 @@ func (d *Destination) append(ctx context.Context, c *imapconn.Conn, box upload.B
 				answers[i].UID = res.UIDs[i]
 			}
 		}
-		return answers, nil
+		return nil
 	case res.Code == "TRYCREATE", res.Busy() && !overQuota(res.Result):
-		return answers, d.refusal(box.Name, "append", res.Result)
+		return d.refusal(box.Name, "append", res.Result)
 	}
 	refused := d.refusal(box.Name, "append", res.Result)
 	for i := range answers {
-		answers[i].Refused, answers[i].Group = refused, len(part) > 1
+		answers[i].Refused, answers[i].Group = refused, len(answers) > 1
 	}
-	return answers, nil
+	return nil
 }
 
 // writeWire writes canonical octets in wire form: LF becomes CRLF.

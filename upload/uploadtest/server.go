@@ -52,6 +52,7 @@ type Server struct {
 	// RefuseName refuses to create a mailbox; may be nil.
 	RefuseName func(name string) error
 	Free       upload.Space // zero: Unlimited
+	Forgets    mail.Flags   // flags that Append does not store
 
 	mu         sync.Mutex
 	Boxes      map[string]*Mailbox
@@ -259,7 +260,7 @@ func (s *Server) append(box upload.Box, msgs []upload.Message) ([]upload.Answer,
 		if s.Alter != nil {
 			stored = s.Alter(stored)
 		}
-		uid := mb.add(stored, m.Flags, m.InternalDate)
+		uid := mb.add(stored, m.Flags.Without(s.Forgets.List()...), m.InternalDate)
 		answers[i] = upload.Answer{Stored: true, UID: uid}
 		if s.NoUIDs {
 			answers[i].UID = 0
@@ -303,7 +304,7 @@ func (s *Server) List(_ context.Context, box upload.Box, from uint32, yield func
 		if m.UID < from {
 			continue
 		}
-		if err := yield(mail.Info{Ref: mail.Ref{UID: strconv.FormatUint(uint64(m.UID), 10)}, Size: m.Wire}); err != nil {
+		if err := yield(mail.Info{Ref: mail.Ref{UID: strconv.FormatUint(uint64(m.UID), 10)}, Size: m.Wire, Flags: m.Flags}); err != nil {
 			return err
 		}
 	}
