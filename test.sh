@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change goes in: format, vet, staticcheck,
-# builds for other systems, short fuzzing, all tests under the race detector.
+# builds for other systems, the package, short fuzzing, all tests under the race detector.
 # As root on Debian or Ubuntu it installs the programs the tests drive, without
 # starting any service; elsewhere a missing program skips its tests.
 #
 #   ./test.sh           all of it
-#   ./test.sh quick     no fuzzing, no builds for other systems
+#   ./test.sh quick     no fuzzing, no package, no builds for other systems
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -72,9 +72,12 @@ step build
 go build ./...
 if [ "$mode" = all ]; then
 	for target in darwin/arm64 windows/amd64 linux/386; do
-		step "build for $target"
+		step "build and vet for $target"
 		CGO_ENABLED=0 GOOS=${target%/*} GOARCH=${target#*/} go build ./...
+		CGO_ENABLED=0 GOOS=${target%/*} GOARCH=${target#*/} go vet ./...
 	done
+	step package
+	packaging/check
 	step fuzz
 	fuzz
 fi
