@@ -72,6 +72,11 @@ type Options struct {
 	Archive   Archive
 	Ledger    Ledger
 	Selection mail.Selection
+	// Only, if not nil, narrows the rule to the messages it returns true for.
+	Only func(in mail.Info) bool
+	// Keep, if not nil, says why a message that the ledger has stays all the same,
+	// "" if it may go.
+	Keep func(in mail.Info, message int64) (why string)
 	// IncludeFlagged lets flagged messages go; else they stay.
 	IncludeFlagged bool
 	// Free, if not 0, stops when so many octets are to go, oldest first.

@@ -279,7 +279,7 @@ func (p *planner) weigh(in mail.Info, k *known) (c candidate, why string, select
 		in.InternalDate = time.Unix(facts.date, 0)
 	}
 	match, sure := p.Selection.Match(in)
-	if !match {
+	if !match || p.Only != nil && !p.Only(in) {
 		return c, "", false
 	}
 	ours := claimed && k.ours[key]
@@ -301,6 +301,11 @@ func (p *planner) weigh(in mail.Info, k *known) (c candidate, why string, select
 	case facts.suspicious != "" && !mail.IsSizeDoubt(facts.suspicious):
 		p.Notify(mail.Event{Kind: mail.EventSuspicious, Ref: in.Ref, Reason: facts.suspicious})
 		return c, WhySuspicious, true
+	}
+	if p.Keep != nil {
+		if why := p.Keep(in, claim.message); why != "" {
+			return c, why, true
+		}
 	}
 	return candidate{
 		uid: in.Ref.UID, validity: in.Ref.UIDValidity, seq: in.Seq, claim: claim.id, message: claim.message, size: in.Size,
