@@ -222,7 +222,7 @@ func (p *pipeline) append(t *take, in mail.Info, o mail.Octets, suspicion func(m
 	defer p.mu.Unlock()
 	p.written++
 	p.unsynced += weight
-	if p.written >= groupCount || p.unsynced >= groupOctets {
+	if p.written >= p.group() || p.unsynced >= groupOctets {
 		p.wake()
 	}
 	return nil
@@ -243,6 +243,14 @@ func (n *noting) Read(b []byte) (int, error) {
 		n.note(n.Sums())
 	}
 	return k, err
+}
+
+// group is how many messages are committed together.
+func (p *pipeline) group() int64 {
+	if p.Group > 0 {
+		return int64(min(p.Group, groupCount))
+	}
+	return groupCount
 }
 
 func (p *pipeline) note(key string, n note) {

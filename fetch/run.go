@@ -55,8 +55,10 @@ type Options struct {
 	// yet; Result.More tells whether there are others.
 	Limit    int
 	Parallel int // mailboxes at once; at least 1
-	Notify   mail.Notify
-	Now      func() time.Time // nil means time.Now
+	// Group is how many messages are committed together at most; 0 means 500.
+	Group  int
+	Notify mail.Notify
+	Now    func() time.Time // nil means time.Now
 }
 
 // Counts add up: Listed = Archived + Adopted + Skipped + Failed. Suspicious is

@@ -105,6 +105,27 @@ func (s *Source) Mailboxes(ctx context.Context) ([]mail.Mailbox, error) {
 	return all, err
 }
 
+// Subscribed lists the mailboxes that the account's owner has subscribed to. It is
+// called after Mailboxes.
+func (s *Source) Subscribed(ctx context.Context) ([]string, error) {
+	var names []string
+	err := s.retry(ctx, func() error {
+		c, err := s.pool.get(ctx, "")
+		if err != nil {
+			return err
+		}
+		defer s.pool.put(c)
+		if c.Names().Delim == 0 { // another connection than that of Mailboxes
+			if _, err := c.Mailboxes(ctx); err != nil {
+				return err
+			}
+		}
+		names, err = c.Subscribed(ctx)
+		return err
+	})
+	return names, err
+}
+
 // Close ends the connections; it does not wait for the server.
 func (s *Source) Close() error {
 	s.pool.close()

@@ -113,6 +113,7 @@ type Selected struct {
 type Handler struct {
 	Fetch  FetchHandler
 	List   func(ListEntry) error
+	Lsub   bool // List takes LSUB responses, too
 	Status func(StatusEntry) error
 	Quota  func(Quota) error
 }

@@ -218,6 +218,10 @@ func (c *Conn) untagged() ([]byte, error) {
 		return c.namespace()
 	case "LIST":
 		return nil, c.list()
+	case "LSUB":
+		if c.handler != nil && c.handler.Lsub {
+			return nil, c.list()
+		}
 	case "STATUS":
 		return nil, c.status()
 	case "QUOTA":

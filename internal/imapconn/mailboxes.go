@@ -76,6 +76,36 @@ func (c *Conn) sendList(l *lister) (Result, error) {
 	return res, nil
 }
 
+// Subscribed lists the mailboxes that the user has subscribed to, by their names in
+// archive form. It is called after Mailboxes and costs one round trip.
+func (c *Conn) Subscribed(ctx context.Context) ([]string, error) {
+	defer c.Bind(ctx)()
+	cmd := `LSUB "" "*"`
+	if c.Has("LIST-EXTENDED") || c.Has("IMAP4REV2") {
+		cmd = `LIST (SUBSCRIBED) "" "*"`
+	}
+	if _, err := c.Send(cmd); err != nil {
+		return nil, err
+	}
+	var names []string
+	_, res, err := c.Next(&Handler{Lsub: true, List: func(e ListEntry) error {
+		if len(names) >= maxMailboxes {
+			return fmt.Errorf("server lists more than %d subscriptions", maxMailboxes)
+		}
+		if e.holdsMessages() && e.Raw != "" {
+			names = append(names, c.names.Archive(e.Raw))
+		}
+		return nil
+	}})
+	if err != nil {
+		return nil, err
+	}
+	if !res.OK() {
+		return nil, c.refused("list subscriptions", res, res.Kind(), "")
+	}
+	return names, nil
+}
+
 func (c *Conn) statusItems() string {
 	items := "MESSAGES UIDNEXT UIDVALIDITY"
 	if c.Has("CONDSTORE") || c.Has("QRESYNC") {
