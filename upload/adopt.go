@@ -25,7 +25,7 @@ type likeness struct {
 // adopt finds messages to be sent among those that are at the destination and
 // nobody claims, each counted once.
 func (b *box) adopt(ctx context.Context) error {
-	if len(b.todo) == 0 || b.state.Messages == 0 || b.state.Messages == int64(len(b.arrived)) {
+	if len(b.todo) == 0 || !b.hasStrangers() {
 		return nil
 	}
 	wanted, err := b.wanted(ctx)
@@ -37,12 +37,10 @@ func (b *box) adopt(ctx context.Context) error {
 		return err
 	}
 	foreign := make(map[uint32]int64)
-	err = b.Destination.List(ctx, b.state, 1, func(in mail.Info) error {
-		uid := number(in.Ref.UID)
-		if _, ok := wanted[in.Size]; ok && !b.isClaimed(uid) {
-			foreign[uid] = in.Size
+	err = b.listStrangers(ctx, func(uid uint32, size int64) {
+		if _, ok := wanted[size]; ok && !b.isClaimed(uid) {
+			foreign[uid] = size
 		}
-		return nil
 	})
 	if err != nil || len(foreign) == 0 {
 		return err
@@ -214,7 +212,7 @@ func (b *box) pair(ctx context.Context, ours map[likeness][]mail.Held, theirs ma
 	for k, uids := range theirs {
 		switch {
 		case len(ours[k]) == 0:
-		case len(ours[k]) == 1 && len(uids) == 1 && k.size >= surelySame:
+		case len(ours[k]) == 1 && len(uids) == 1 && k.size >= surelySame && !b.streaming: // else others may come
 			out = append(out, adoption(ours[k][0], uids[0], k.size))
 		default:
 			look = append(look, uids...)

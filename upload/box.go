@@ -32,6 +32,7 @@ type box struct {
 	need    need    // of todo
 	flags   []flagWork
 	dropped map[string]int // flags that the mailbox cannot store, and at how many messages
+	stream
 }
 
 // arrival is a message known to be at the destination.
@@ -41,6 +42,7 @@ type arrival struct {
 	uid     uint32
 	size    int64      // at the destination
 	flags   mail.Flags // at the source when it was sent
+	fresh   bool       // by this very run
 }
 
 type flagWork struct {
@@ -107,12 +109,20 @@ func (b *box) work(ctx context.Context) error {
 		err = b.setFlags(ctx)
 	}
 	b.tellDropped()
-	if err == nil && b.lost > 0 {
-		err = &mail.Error{Kind: mail.KindIntegrity, Ref: b.ref(mail.Ref{}), Op: "upload",
-			Err:  fmt.Errorf("the server said that it has %d messages that are not there", b.lost),
-			Hint: "run the same command again to send them again"}
+	if err == nil {
+		err = b.lostError()
 	}
 	return err
+}
+
+// lostError tells of messages that the server said it had, and has not.
+func (b *box) lostError() error {
+	if b.lost == 0 {
+		return nil
+	}
+	return &mail.Error{Kind: mail.KindIntegrity, Ref: b.ref(mail.Ref{}), Op: "upload",
+		Err:  fmt.Errorf("the server said that it has %d messages that are not there", b.lost),
+		Hint: "run the same command again to send them again"}
 }
 
 // know loads what the ledger has of the mailbox under this UIDVALIDITY.
@@ -233,6 +243,10 @@ func (b *box) sort(ctx context.Context) error {
 			b.counts.Listed++
 			a, there := b.find(h.Message)
 			switch {
+			case there && a.fresh: // counted when it arrived
+				return nil
+			case b.refused[h.Message]: // likewise
+				return nil
 			case there:
 				b.counts.Skipped++
 				now := rc.Info.Flags.Without(mail.Deleted)
@@ -305,7 +319,7 @@ func describeReceipt(rc mail.Receipt) string {
 // is known of it is looked at anew.
 func (b *box) prepare(ctx context.Context) error {
 	if !b.job.exists {
-		if len(b.todo) == 0 {
+		if len(b.todo) == 0 && !b.streaming {
 			return nil
 		}
 		if err := b.create(ctx); err != nil {
@@ -449,7 +463,7 @@ func (b *box) known(message int64, uid uint32) {
 	if uid != 0 {
 		b.claimed[uid] = true
 	}
-	b.arrived = append(b.arrived, arrival{message: message, uid: uid})
+	b.arrived = append(b.arrived, arrival{message: message, uid: uid, fresh: true})
 }
 
 // drop takes what has arrived off the list.

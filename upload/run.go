@@ -130,7 +130,9 @@ type MailboxResult struct {
 	Name string
 	From []string // mailboxes whose messages go there
 	Counts
-	Err error // the mailbox could not be completed
+	// UIDValidity of the mailbox at the destination, 0 if it is not known.
+	UIDValidity uint32
+	Err         error // the mailbox could not be completed
 }
 
 const (
@@ -143,6 +145,15 @@ const (
 // even with an error; a message that was refused is only counted and told by
 // Notify. It closes nothing.
 func Run(ctx context.Context, o Options) (Result, error) {
+	r, jobs, err := begin(ctx, o)
+	if err != nil {
+		return Result{}, err
+	}
+	return r.all(ctx, jobs)
+}
+
+// begin makes the plan.
+func begin(ctx context.Context, o Options) (*run, []*job, error) {
 	if o.Notify == nil {
 		o.Notify = func(mail.Event) {}
 	}
@@ -158,13 +169,10 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	if err == nil {
 		err = r.learnVanished(ctx)
 	}
-	switch {
-	case ctx.Err() != nil:
-		return Result{}, context.Cause(ctx)
-	case err != nil:
-		return Result{}, err
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
 	}
-	return r.all(ctx, jobs)
+	return r, jobs, err
 }
 
 type run struct {
@@ -347,7 +355,7 @@ func conclude(ctx context.Context, boxes []*box) (Result, error) {
 	var res Result
 	var errs []error
 	for _, b := range boxes {
-		mr := MailboxResult{Name: b.job.to, From: b.job.from, Counts: b.counts, Err: b.err}
+		mr := MailboxResult{Name: b.job.to, From: b.job.from, Counts: b.counts, UIDValidity: b.uidValidity(), Err: b.err}
 		if mr.Err != nil {
 			// What was not reached is neither sent nor failed.
 			mr.Listed = mr.Uploaded + mr.Adopted + mr.Skipped + mr.Failed

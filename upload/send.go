@@ -48,9 +48,16 @@ func (b *box) send(ctx context.Context) (err error) {
 		return nil
 	}
 	s := &sender{box: b}
+	err = s.pump(ctx)
+	return errors.Join(err, s.finish(ctx))
+}
+
+// pump sends what is to be sent and settles it no sooner than it must.
+func (s *sender) pump(ctx context.Context) (err error) {
+	b := s.box
 	if b.isFull() {
 		s.leave(len(b.todo))
-		return s.finish(ctx)
+		return nil
 	}
 	loading, stop := context.WithCancel(ctx)
 	l := b.load(loading)
@@ -72,7 +79,7 @@ func (b *box) send(ctx context.Context) (err error) {
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	return errors.Join(err, s.finish(ctx))
+	return err
 }
 
 // sender sends groups and keeps what is not settled.
@@ -92,8 +99,9 @@ func (s *sender) readable(items []*item) []*item {
 		case it.wire >= 0:
 			keep = append(keep, it)
 		case s.tooBig(it.held) != nil:
+			s.final(it.held.Message)
 			s.failed(it.held.Receipt.Info.Ref, s.tooBig(it.held))
-		default:
+		case !s.streaming: // else the end of the stream tries again, and counts
 			s.counts.Failed++ // was told
 		}
 	}
@@ -143,6 +151,9 @@ func (s *sender) deliver(ctx context.Context, items []*item) error {
 
 // leave counts messages that there is no space for.
 func (s *sender) leave(n int) {
+	if s.streaming { // the end of the stream tries again, and counts
+		return
+	}
 	s.counts.Failed += int64(n)
 	s.unsent += int64(n)
 }

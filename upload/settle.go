@@ -352,6 +352,7 @@ func (b *box) account(pend []*pending) {
 		case p.answer.Unsent != nil:
 			b.failed(ref, &mail.Error{Kind: mail.KindIntegrity, Ref: b.ref(mail.Ref{}), Op: "read " + describe(p.held), Err: p.answer.Unsent})
 		case p.answer.Refused != nil && !p.answer.Group:
+			b.final(p.held.Message)
 			b.failed(ref, fmt.Errorf("%s: %w", describe(p.held), p.answer.Refused))
 		}
 	}
