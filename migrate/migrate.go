@@ -1,13 +1,20 @@
 // Package migrate moves the mail of one account to another: the engine of fetch
-// reads it, that of upload sends it on, and only a little of it is on this machine
-// at a time. A ledger without octets remembers how far each message got.
+// reads it, that of upload sends it on meanwhile, and only a little of it is on this
+// machine at a time. A ledger without octets remembers how far each message got. Or
+// the messages are kept in an archive on the way, and its ledger remembers.
 package migrate
 
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"slices"
+	"strings"
 	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"mailhaul/fetch"
 	"mailhaul/mail"
@@ -20,6 +27,22 @@ type Ledger interface {
 	upload.Ledger
 	Messages(ctx context.Context, mailbox string, yield func(mail.Held) error) error
 	MessagesAfter(ctx context.Context, mailbox string, after int64, yield func(mail.Held) error) error
+	// Note returns what was noted under a key, "" if nothing was.
+	Note(ctx context.Context, key string) (string, error)
+	// SetNotes notes values; it does nothing if they are noted already.
+	SetNotes(ctx context.Context, notes map[string]string) error
+}
+
+// Archive keeps the messages on the way.
+type Archive interface {
+	fetch.Archive
+	Open(ctx context.Context, rc mail.Receipt) (io.ReadCloser, error)
+}
+
+// Subscribed is a Source that knows which mailboxes its owner has subscribed to.
+type Subscribed interface {
+	// Subscribed returns their names.
+	Subscribed(ctx context.Context) ([]string, error)
 }
 
 // Options says what Run is to do.
@@ -27,18 +50,30 @@ type Options struct {
 	Source      fetch.Source
 	Destination upload.Destination
 	Ledger      Ledger
+	Archive     Archive // nil: nothing is kept
 	Selection   mail.Selection
-	Upload      upload.Options // Mapping, MarkSeen, Subscribe, DryRun, Plan and Parallel count
-	Parallel    int            // mailboxes of the source at once
-	Dir         string         // for temporary files
-	Notify      mail.Notify
+	// Upload says how to send: Mapping, MarkSeen, Subscribe, SendRepaired, DryRun,
+	// Plan, Forecast, Parallel and Pause count.
+	Upload   upload.Options
+	Parallel int    // mailboxes of the source at once
+	Dir      string // for temporary files
+	Notify   mail.Notify
+	Now      func() time.Time // nil means time.Now
 }
+
+// AccountOf is the name that the destination has in the ledger: source and
+// destination may be one user of one host name, on other ports.
+func AccountOf(destination string) string { return "to:" + destination }
 
 // Result is what a run did.
 type Result struct {
 	upload.Counts
 	Suspicious int64 // part of Uploaded and Adopted: they may not be what the source should have sent
 	Mailboxes  []upload.MailboxResult
+	// Complete are the source's mailboxes that were listed completely, as they were
+	// when the run began.
+	Complete []mail.Mailbox
+	Began    time.Time
 }
 
 // Run sends what is new at the source to the destination. It returns what was done
@@ -47,45 +82,203 @@ func Run(ctx context.Context, o Options) (res Result, err error) {
 	if o.Notify == nil {
 		o.Notify = func(mail.Event) {}
 	}
-	mailboxes, err := o.Source.Mailboxes(ctx)
-	if err != nil {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	o.Parallel = max(1, o.Parallel)
+	o.Upload.Parallel = max(1, o.Upload.Parallel)
+	m := &mover{Options: o, began: o.Now(), last: make(map[string]int64), warned: make(map[string]bool)}
+	m.ctx, m.cancel = context.WithCancelCause(ctx)
+	defer m.cancel(nil)
+	if err := m.begin(); err != nil {
 		return Result{}, err
 	}
-	m := &mover{Options: o, ctx: ctx, mailboxes: mailboxes, spool: newSpool(o.Dir), last: make(map[string]int64)}
-	defer m.spool.close()
-	fo := fetch.Options{
-		Source: listed{o.Source, mailboxes}, Ledger: &recorder{o.Ledger, m}, Selection: o.Selection,
-		DryRun: o.Upload.DryRun, Parallel: o.Parallel, Notify: m.fetchEvent,
+	defer m.view.close()
+	if m.Upload.DryRun {
+		return m.foresee()
 	}
-	if !o.Upload.DryRun {
-		fo.Archive = m.spool
-	}
-	got, err := fetch.Run(ctx, fo)
-	if ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
-	if m.fatal == nil && ctx.Err() == nil && (err == nil || mail.KindOf(err) != mail.KindUsage) {
-		rest, restErr := m.rest(ctx)
-		err = errors.Join(err, restErr)
-		m.add(rest)
-	}
-	return m.conclude(got, err)
+	return m.run()
 }
 
 // mover is the state of a run.
 type mover struct {
 	Options
-	ctx       context.Context
-	mailboxes []mail.Mailbox // of the source
-	spool     *spool
+	ctx    context.Context // ended by the caller, or when nothing can be sent any more
+	cancel context.CancelCauseFunc
+	began  time.Time
+
+	mailboxes  []mail.Mailbox // of the source, selected or not
+	subscribed []string
+	there      []mail.Mailbox // at the destination when the run began
+	spool      *spool
+	view       *view
+	stream     *upload.Stream
+	queues     *queues
+	space      spaceWatch
+
+	last map[string]int64 // by mailbox: the newest message of the ledger
 
 	mu     sync.Mutex
-	last   map[string]int64 // by mailbox: the newest message of the ledger
-	counts upload.Counts
-	boxes  map[string]upload.MailboxResult
-	errs   []error
-	fatal  error
 	warned map[string]bool
+}
+
+// begin looks at both sides, which is most of the round trips of a run with nothing
+// new, so both at once.
+func (m *mover) begin() error {
+	var wg sync.WaitGroup
+	var fromErr, toErr error
+	wg.Go(func() {
+		if m.mailboxes, fromErr = m.Source.Mailboxes(m.ctx); fromErr != nil {
+			return
+		}
+		if s, ok := m.Source.(Subscribed); ok {
+			m.subscribed, fromErr = s.Subscribed(m.ctx)
+		}
+	})
+	wg.Go(func() { m.there, toErr = m.Destination.Mailboxes(m.ctx) })
+	wg.Wait()
+	if err := m.why(errors.Join(fromErr, toErr)); err != nil {
+		return err
+	}
+	m.spool = newSpool(m.Dir)
+	m.view = newView(m.Source, m.Ledger, m.Archive, m.spool, m.mailboxes)
+	o := m.Upload
+	o.Account = m.account()
+	o.Destination, o.Messages, o.Ledger = listedDestination(m.Destination, m.there), m.view, m.Ledger
+	o.Selection = mail.Selection{Mailboxes: m.Selection.Mailboxes, Exclude: m.Selection.Exclude}
+	o.Notify = m.uploadEvent
+	var err error
+	m.stream, err = upload.Begin(m.ctx, o)
+	return err
+}
+
+// account is the destination's name in the ledger.
+func (m *mover) account() string {
+	if m.Upload.Account != "" {
+		return m.Upload.Account
+	}
+	return AccountOf(m.Destination.Account())
+}
+
+// why is the error that ended the run, rather than what it made fail.
+func (m *mover) why(err error) error {
+	if err != nil && m.ctx.Err() != nil {
+		return context.Cause(m.ctx)
+	}
+	return err
+}
+
+// groupCount is how many messages are sent on together at most: reading and sending
+// are to overlap in small mailboxes, too.
+const groupCount = 100
+
+func (m *mover) run() (Result, error) {
+	m.queues = newQueues(m)
+	m.readyAll()
+	got, err := fetch.Run(m.ctx, fetch.Options{
+		Source: listed{m.Source, m.mailboxes}, Archive: m.archive(), Ledger: &recorder{m.Ledger, m}, Selection: m.Selection,
+		Parallel: m.Parallel, Group: groupCount, Notify: m.fetchEvent, Now: m.Now,
+	})
+	m.queues.finish()
+	if m.ctx.Err() != nil {
+		err = context.Cause(m.ctx)
+	}
+	ctx := m.ctx
+	if err != nil && m.ctx.Err() == nil && endsAll(err) {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		cancel() // only what was sent is settled
+	}
+	sent, sentErr := m.stream.End(ctx, m.isComplete)
+	if ctx.Err() != nil {
+		sentErr = nil // err says why
+	}
+	res := m.conclude(got, sent, errors.Join(err, sentErr))
+	err = errors.Join(err, sentErr)
+	if err == nil {
+		err = errors.Join(m.makeEmpty(), m.subscribe())
+	}
+	if err == nil || !endsAll(err) {
+		err = errors.Join(err, m.noteComplete(got, sent))
+	}
+	return res, err
+}
+
+// endsAll tells whether after this error nothing more is to be tried: what remains
+// are mailboxes that could not be read or written.
+func endsAll(err error) bool {
+	switch mail.KindOf(err) {
+	case mail.KindOther, mail.KindPartial, mail.KindLacking, mail.KindIntegrity:
+		return false
+	}
+	return true
+}
+
+func (m *mover) archive() fetch.Archive {
+	if m.Archive == nil {
+		return m.spool
+	}
+	return m.Archive
+}
+
+// readyAll opens the destination's mailboxes while the source is still being listed.
+func (m *mover) readyAll() {
+	for _, mb := range m.mailboxes {
+		if mb.Messages <= 0 || !m.Selection.MatchMailbox(mb.Name) || !m.Selection.All() {
+			continue
+		}
+		state, err := m.Ledger.Cursor(m.ctx, m.Source.Account(), mb.Name)
+		if err == nil && state == "" { // never completed: there is something to send
+			m.queues.ready(mb.Name)
+		}
+	}
+}
+
+// foresee tells what a run would do.
+func (m *mover) foresee() (Result, error) {
+	var planned int64
+	var mu sync.Mutex
+	src := &counting{listed: listed{m.Source, m.mailboxes}}
+	if l, ok := m.Destination.(upload.Limiter); ok {
+		src.limit = l.MaxMessage()
+	}
+	got, err := fetch.Run(m.ctx, fetch.Options{
+		Source: src, Ledger: m.Ledger, Selection: m.Selection, DryRun: true, Parallel: m.Parallel, Now: m.Now,
+		Notify: func(e mail.Event) {
+			if e.Kind == mail.EventMailbox {
+				mu.Lock()
+				planned += e.Octets
+				mu.Unlock()
+			}
+			m.fetchEvent(e)
+		},
+	})
+	if err != nil && endsAll(err) {
+		return Result{}, m.why(err)
+	}
+	sent, sentErr := m.stream.End(m.ctx, m.isComplete)
+	err = errors.Join(err, sentErr)
+	f := upload.Forecast{Messages: got.Archived + sent.Uploaded, Octets: planned + sent.Octets, TooBig: src.tooBig()}
+	res := m.conclude(got, sent, err)
+	res.Uploaded += got.Archived
+	res.Adopted += got.Adopted
+	res.Skipped -= got.Archived + got.Adopted
+	res.Octets += planned
+	if m.ctx.Err() != nil {
+		return res, context.Cause(m.ctx)
+	}
+	f, spaceErr := upload.CheckSpace(m.ctx, m.Destination, f)
+	if spaceErr != nil {
+		m.warn(fmt.Errorf("the destination's space is not known: %w", spaceErr))
+		f.Space = upload.Unlimited
+	}
+	if m.Upload.Forecast != nil {
+		m.Upload.Forecast(f)
+	}
+	if over := f.Err(m.Destination.Account()); over != nil {
+		m.warn(over)
+	}
+	return res, err
 }
 
 // listed is the source with the mailboxes it has listed already.
@@ -107,12 +300,38 @@ func (l listed) Headers(ctx context.Context, mb mail.Mailbox, wants []mail.Want,
 	return h.Headers(ctx, mb, wants, deliver)
 }
 
+// Changes tells what changed since a state, if the source can.
+func (l listed) Changes(ctx context.Context, mb mail.Mailbox, since string) ([]mail.Info, int64, bool, error) {
+	c, ok := l.Source.(fetch.ChangeSource)
+	if !ok {
+		return nil, 0, false, nil
+	}
+	return c.Changes(ctx, mb, since)
+}
+
+// Consumes tells whether reading a message may use it up.
+func (l listed) Consumes() bool {
+	c, ok := l.Source.(fetch.Consumer)
+	return ok && c.Consumes()
+}
+
+// Abandon ends the session so that what was read does not count as taken.
+func (l listed) Abandon() {
+	if c, ok := l.Source.(fetch.Consumer); ok {
+		c.Abandon()
+	}
+}
+
 // fetchEvent passes on what the reading side tells; what is done, the sending side
 // says.
 func (m *mover) fetchEvent(e mail.Event) {
-	if e.Kind != mail.EventDone && e.Kind != mail.EventProgress {
-		m.Notify(e)
+	switch e.Kind {
+	case mail.EventDone, mail.EventProgress:
+		return
+	case mail.EventMailbox:
+		m.space.add(m, e.N, e.Octets)
 	}
+	m.Notify(e)
 }
 
 // uploadEvent passes on what the sending side tells, warnings once.
@@ -122,9 +341,6 @@ func (m *mover) uploadEvent(e mail.Event) {
 		return
 	case mail.EventWarning:
 		m.mu.Lock()
-		if m.warned == nil {
-			m.warned = make(map[string]bool)
-		}
 		told := m.warned[e.Err.Error()]
 		m.warned[e.Err.Error()] = true
 		m.mu.Unlock()
@@ -135,7 +351,11 @@ func (m *mover) uploadEvent(e mail.Event) {
 	m.Notify(e)
 }
 
-// recorder records what was read and then sends it on.
+func (m *mover) warn(err error) {
+	m.uploadEvent(mail.Event{Kind: mail.EventWarning, Ref: mail.Ref{Account: m.Destination.Account()}, Err: err})
+}
+
+// recorder records what was read and hands it to those who send it on.
 type recorder struct {
 	Ledger
 	m *mover
@@ -147,8 +367,10 @@ func (r *recorder) Record(ctx context.Context, c mail.Change) error {
 	if len(c.Archived) == 0 {
 		return r.Ledger.Record(ctx, c)
 	}
-	batch := m.spool.take()
-	defer batch.close()
+	b := &batch{byID: make(map[int64]*entry)}
+	if m.Archive == nil {
+		b = m.spool.take()
+	}
 	var names []string
 	for _, a := range c.Archived {
 		if name := a.Receipt.Info.Ref.Mailbox; !slices.Contains(names, name) {
@@ -157,37 +379,36 @@ func (r *recorder) Record(ctx context.Context, c mail.Change) error {
 	}
 	for _, name := range names {
 		if err := m.newest(ctx, name); err != nil {
+			b.close()
 			return err
 		}
 	}
 	if err := r.Ledger.Record(ctx, c); err != nil {
+		b.close()
 		return err
 	}
-	v := &view{mailboxes: m.mailboxes, batch: batch, ledger: r.Ledger, byMailbox: make(map[string][]mail.Held)}
+	parts := make(map[string][]int64)
 	for _, name := range names {
 		err := r.MessagesAfter(ctx, name, m.last[name], func(h mail.Held) error {
 			m.last[name] = h.Message
-			if batch.claim(h) {
-				v.byMailbox[name] = append(v.byMailbox[name], h)
+			if m.Archive != nil || b.claim(h) {
+				parts[name] = append(parts[name], h.Message)
 			}
 			return nil
 		})
 		if err != nil {
+			b.close()
 			return err
 		}
 	}
-	res, err := m.upload(m.ctx, v, names, false)
-	m.add(res)
-	switch mail.KindOf(err) {
-	case mail.KindTemporary, mail.KindAuth, mail.KindDisk:
-		m.fatal = err
-		return err
+	m.view.hold(b, len(parts))
+	if s, ok := m.Source.(fetch.Consumer); ok && s.Consumes() && m.Archive == nil {
+		return m.queues.sendNow(parts, b)
 	}
-	if err != nil {
-		m.errs = append(m.errs, err)
-	}
-	if cause := context.Cause(m.ctx); cause != nil {
-		return cause
+	for _, name := range names {
+		if ids := parts[name]; len(ids) > 0 {
+			m.queues.add(name, ids, b)
+		}
 	}
 	return nil
 }
@@ -204,94 +425,177 @@ func (m *mover) newest(ctx context.Context, mailbox string) error {
 	})
 }
 
-// upload sends what a view has for these mailboxes. The last call of a run has the
-// whole ledger before it.
-func (m *mover) upload(ctx context.Context, v upload.Messages, only []string, last bool) (upload.Result, error) {
-	o := m.Options.Upload
-	// Source and destination may be one user of one host name, on other ports.
-	o.Account = "to:" + m.Destination.Account()
-	o.Destination, o.Messages, o.Ledger, o.Only = m.Destination, v, m.Ledger, only
-	o.Notify = m.uploadEvent
-	if last {
-		o.Parallel = 1 // view.Messages is for one mailbox at a time
-		o.Selection = m.Selection
-		o.Selection.Mailboxes, o.Selection.Exclude = nil, nil
-	} else {
-		o.Plan = nil
-	}
-	return upload.Run(ctx, o)
-}
-
-// add counts what was sent.
-func (m *mover) add(res upload.Result) {
-	if m.boxes == nil {
-		m.boxes = make(map[string]upload.MailboxResult)
-	}
-	for _, mr := range res.Mailboxes {
-		b := m.boxes[mr.Name]
-		b.Name = mr.Name
-		for _, from := range mr.From {
-			if !slices.Contains(b.From, from) {
-				b.From = append(b.From, from)
-			}
-		}
-		b.Uploaded += mr.Uploaded
-		b.Adopted += mr.Adopted
-		b.Flags += mr.Flags
-		b.Altered += mr.Altered
-		b.Octets += mr.Octets
-		b.Failed = mr.Failed // tried again at the end: that counts
-		b.Skipped = mr.Skipped
-		if mr.Err != nil {
-			b.Err = mr.Err
-		}
-		m.boxes[mr.Name] = b
-	}
-	m.counts.Uploaded += res.Uploaded
-	m.counts.Adopted += res.Adopted
-	m.counts.Flags += res.Flags
-	m.counts.Altered += res.Altered
-	m.counts.Octets += res.Octets
-	m.counts.Failed = res.Failed
-}
-
-// rest sends what earlier runs or groups did not, and lets flags follow.
-func (m *mover) rest(ctx context.Context) (upload.Result, error) {
-	v := &view{mailboxes: m.mailboxes, ledger: m.Ledger, source: m.Source, spool: m.spool}
-	defer v.close()
-	var only []string
-	for _, mb := range m.mailboxes {
-		if m.Selection.MatchMailbox(mb.Name) {
-			only = append(only, mb.Name)
-		}
-	}
-	if only == nil {
-		return upload.Result{}, nil
-	}
-	return m.upload(ctx, v, only, true)
-}
-
-func (m *mover) conclude(got fetch.Result, err error) (Result, error) {
-	res := Result{Counts: m.counts, Suspicious: got.Suspicious}
+// conclude adds up what was listed at the source and what came of it.
+func (m *mover) conclude(got fetch.Result, sent upload.Result, err error) Result {
+	res := Result{Counts: sent.Counts, Suspicious: got.Suspicious, Began: m.began}
 	res.Listed = got.Listed
 	res.Failed += got.Failed
-	if m.Upload.DryRun {
-		res.Uploaded += got.Archived
-	}
-	if err != nil && res.Uploaded+res.Adopted+res.Failed > res.Listed {
-		res.Listed = res.Uploaded + res.Adopted + res.Failed
+	if done := res.Uploaded + res.Adopted + res.Failed; err != nil && done > res.Listed {
+		res.Listed = done
 	}
 	res.Skipped = res.Listed - res.Uploaded - res.Adopted - res.Failed
-	for _, name := range slices.Sorted(func(yield func(string) bool) {
-		for name := range m.boxes {
-			if !yield(name) {
-				return
-			}
-		}
-	}) {
-		b := m.boxes[name]
+	told := make(map[string]bool)
+	for _, b := range sent.Mailboxes {
 		b.Listed = b.Uploaded + b.Adopted + b.Failed + b.Skipped
 		res.Mailboxes = append(res.Mailboxes, b)
+		told[b.Name] = true
 	}
-	return res, err
+	unchanged := make(map[string]*upload.MailboxResult)
+	to := m.stream.Targets()
+	for _, mr := range got.Mailboxes {
+		if mb, ok := m.view.mailbox(mr.Name); ok && mr.Err == nil && !mr.More {
+			res.Complete = append(res.Complete, mb)
+		}
+		name, ok := to[mr.Name]
+		if !ok || told[name] {
+			continue
+		}
+		if unchanged[name] == nil {
+			unchanged[name] = &upload.MailboxResult{Name: name}
+		}
+		b := unchanged[name]
+		b.From = append(b.From, mr.Name)
+		b.Listed += mr.Listed
+		b.Skipped += mr.Listed - mr.Failed
+		b.Failed += mr.Failed
+	}
+	for _, b := range unchanged {
+		res.Mailboxes = append(res.Mailboxes, *b)
+	}
+	slices.SortFunc(res.Mailboxes, func(a, b upload.MailboxResult) int { return strings.Compare(a.Name, b.Name) })
+	return res
+}
+
+// A mailbox of the destination is complete if everything of the states its sources
+// had was sent, under one UIDVALIDITY. Then a run in which nothing changed at the
+// source need not look at the ledger's messages.
+
+func noteKey(account, to string) string { return "complete " + account + " " + to }
+
+// completeness is the note about a mailbox, "" if nothing can be concluded.
+func (m *mover) completeness(validity uint32, from []string) string {
+	if validity == 0 || !m.Selection.All() {
+		return ""
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d", validity)
+	for _, name := range slices.Sorted(slices.Values(from)) {
+		i := slices.IndexFunc(m.mailboxes, func(mb mail.Mailbox) bool { return mb.Name == name })
+		if i < 0 || m.mailboxes[i].State == "" {
+			return ""
+		}
+		fmt.Fprintf(&b, " %q %s", name, m.mailboxes[i].State)
+	}
+	return b.String()
+}
+
+// isComplete tells whether there is nothing to do for a mailbox.
+func (m *mover) isComplete(to string, validity uint32, from []string) bool {
+	want := m.completeness(validity, from)
+	if want == "" {
+		return false
+	}
+	for _, name := range from {
+		i := slices.IndexFunc(m.mailboxes, func(mb mail.Mailbox) bool { return mb.Name == name })
+		state, err := m.Ledger.Cursor(m.ctx, m.Source.Account(), name)
+		if err != nil || state != m.mailboxes[i].State {
+			return false
+		}
+	}
+	note, err := m.Ledger.Note(m.ctx, noteKey(m.account(), to))
+	return err == nil && note == want
+}
+
+// noteComplete notes the mailboxes that are complete now.
+func (m *mover) noteComplete(got fetch.Result, sent upload.Result) error {
+	read := make(map[string]bool)
+	for _, mr := range got.Mailboxes {
+		read[mr.Name] = mr.Err == nil && mr.Failed == 0 && !mr.More
+	}
+	notes := make(map[string]string)
+	for _, b := range sent.Mailboxes {
+		done := b.Err == nil && b.Failed == 0
+		for _, name := range b.From {
+			done = done && read[name]
+		}
+		if c := m.completeness(b.UIDValidity, b.From); done && c != "" {
+			notes[noteKey(m.account(), b.Name)] = c
+		}
+	}
+	if len(notes) == 0 {
+		return nil
+	}
+	return m.Ledger.SetNotes(context.WithoutCancel(m.ctx), notes)
+}
+
+// makeEmpty makes the mailboxes that are empty at the source, each once: one that is
+// removed at the destination stays away.
+func (m *mover) makeEmpty() error {
+	there := make(map[string]bool)
+	for _, mb := range m.there {
+		there[mb.Name] = true
+	}
+	to := m.stream.Targets()
+	var lacking []string
+	for _, mb := range m.mailboxes {
+		if target, part := to[mb.Name]; part && mb.Messages == 0 && !there[target] {
+			lacking = append(lacking, target)
+		}
+	}
+	return m.once("made", lacking, func(target string) error { return m.Destination.Create(m.ctx, target) })
+}
+
+// subscribe subscribes at the destination to what is subscribed to at the source,
+// each mailbox once: who ends a subscription there is not given it again.
+func (m *mover) subscribe() error {
+	s, ok := m.Destination.(upload.Subscriber)
+	if !ok || len(m.subscribed) == 0 {
+		return nil
+	}
+	var wanted []string
+	for _, name := range m.subscribed {
+		if target, part := m.stream.Targets()[name]; part {
+			wanted = append(wanted, target)
+		}
+	}
+	return m.once("subscribed", wanted, func(target string) error { return s.Subscribe(m.ctx, target) })
+}
+
+// once does something for mailboxes of the destination for which it was never done.
+// What fails is told, and tried again by the next run.
+func (m *mover) once(what string, targets []string, do func(target string) error) error {
+	var mu sync.Mutex
+	notes := make(map[string]string)
+	var g errgroup.Group
+	g.SetLimit(m.Upload.Parallel)
+	slices.Sort(targets)
+	for _, target := range slices.Compact(targets) {
+		key := what + " " + m.account() + " " + target
+		done, err := m.Ledger.Note(m.ctx, key)
+		if err != nil {
+			return errors.Join(err, g.Wait())
+		}
+		if done != "" {
+			continue
+		}
+		g.Go(func() error {
+			err := do(target)
+			switch {
+			case m.ctx.Err() != nil:
+				return context.Cause(m.ctx)
+			case err != nil:
+				m.warn(err)
+				return nil
+			}
+			mu.Lock()
+			notes[key] = "yes"
+			mu.Unlock()
+			return nil
+		})
+	}
+	err := g.Wait()
+	if len(notes) > 0 {
+		err = errors.Join(err, m.Ledger.SetNotes(context.WithoutCancel(m.ctx), notes))
+	}
+	return err
 }

@@ -47,6 +47,7 @@ type entry struct {
 	file    *file
 	from    int64
 	taken   bool
+	held    mail.Held // once it is on record
 }
 
 func (s *spool) temp() (*file, error) {
@@ -130,6 +131,17 @@ func (s *spool) store(r io.Reader, size int64) (*entry, error) {
 		f.release()
 		return nil, diskError("write temporary file", err)
 	}
+	return e, nil
+}
+
+// read stores a message that comes in wire form.
+func (s *spool) read(r io.Reader, size int64) (*entry, error) {
+	c := mail.NewCanonical(r, nil)
+	e, err := s.store(c, size)
+	if err != nil {
+		return nil, err
+	}
+	e.receipt.Sums = c.Sums()
 	return e, nil
 }
 
@@ -222,12 +234,22 @@ type batch struct {
 func (b *batch) claim(h mail.Held) bool {
 	for _, e := range b.entries {
 		if !e.taken && e.receipt.Digest == h.Receipt.Digest && e.receipt.Info.Ref.Mailbox == h.Receipt.Info.Ref.Mailbox {
-			e.taken = true
+			e.taken, e.held = true, h
 			b.byID[h.Message] = e
 			return true
 		}
 	}
 	return false
+}
+
+// add gives an entry to a message of the ledger.
+func (b *batch) add(id int64, e *entry) {
+	if old := b.byID[id]; old == nil {
+		b.entries = append(b.entries, e)
+		b.byID[id] = e
+	} else {
+		e.file.release()
+	}
 }
 
 func (b *batch) open(id int64) (io.ReadCloser, error) {

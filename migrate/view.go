@@ -16,20 +16,27 @@ import (
 	"mailhaul/upload"
 )
 
-// view is the messages of a migration as the sending engine sees them: those of
-// one group, or all that are at the source.
+// view is the messages of a migration as the sending engine sees them: those that
+// the source has now. Octets come from the groups that were just read, from the
+// archive, or are asked for at the source again.
 type view struct {
-	mailboxes []mail.Mailbox
+	source    fetch.Source
 	ledger    Ledger
-	byMailbox map[string][]mail.Held // of one group
-	batch     *batch
+	archive   Archive // nil: nothing is kept
+	spool     *spool
+	mailboxes []mail.Mailbox
 
-	// Without a group the octets are asked for when they are needed.
-	source  fetch.Source
-	spool   *spool
-	batches []*batch // prepared, the newest last
+	mu     sync.Mutex
+	held   map[*batch]int // groups that are being sent, and by how many mailboxes
+	at     map[int64]*batch
+	boxes  map[string]*shelf
+	closed bool
+}
+
+// shelf is what was asked for again of one mailbox.
+type shelf struct {
 	wants   map[int64]mail.Want
-	mu      sync.Mutex
+	batches []*batch // prepared, the newest last
 	trouble map[int64]error
 }
 
@@ -38,72 +45,130 @@ var (
 	_ upload.Preparer = (*view)(nil)
 )
 
+func newView(source fetch.Source, ledger Ledger, archive Archive, s *spool, mailboxes []mail.Mailbox) *view {
+	return &view{
+		source: source, ledger: ledger, archive: archive, spool: s, mailboxes: mailboxes,
+		held: make(map[*batch]int), at: make(map[int64]*batch), boxes: make(map[string]*shelf),
+	}
+}
+
+// hold keeps a group until so many mailboxes have released it.
+func (v *view) hold(b *batch, mailboxes int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if mailboxes == 0 {
+		b.close()
+		return
+	}
+	v.held[b] = mailboxes
+	for id := range b.byID {
+		v.at[id] = b
+	}
+}
+
+func (v *view) release(b *batch) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.held[b]--; v.held[b] > 0 {
+		return
+	}
+	v.drop(b)
+}
+
+// drop is called with mu held.
+func (v *view) drop(b *batch) {
+	delete(v.held, b)
+	for id := range b.byID {
+		delete(v.at, id)
+	}
+	b.close()
+}
+
 // Mailboxes implements upload.Messages.
 func (v *view) Mailboxes(context.Context) ([]mail.Mailbox, error) {
 	return slices.Clone(v.mailboxes), nil
 }
 
-// named gives a message a place by which Open finds it.
-func named(h mail.Held) mail.Held {
-	h.Receipt.Place = "#" + strconv.FormatInt(h.Message, 10)
+func (v *view) mailbox(name string) (mail.Mailbox, bool) {
+	i := slices.IndexFunc(v.mailboxes, func(mb mail.Mailbox) bool { return mb.Name == name })
+	if i < 0 {
+		return mail.Mailbox{}, false
+	}
+	return v.mailboxes[i], true
+}
+
+// named gives a message a place by which Open finds it, unless the archive has one.
+func (v *view) named(h mail.Held) mail.Held {
+	if v.archive == nil {
+		h.Receipt.Place = "#" + strconv.FormatInt(h.Message, 10)
+	}
 	return h
 }
 
-// Messages implements upload.Messages.
+// Messages implements upload.Messages: what the source has of a mailbox.
 func (v *view) Messages(ctx context.Context, mailbox string, yield func(mail.Held) error) error {
-	if v.source == nil {
-		for _, h := range v.byMailbox[mailbox] {
-			if err := yield(named(h)); err != nil {
-				return err
-			}
-		}
+	mb, ok := v.mailbox(mailbox)
+	if !ok {
 		return nil
 	}
-	i := slices.IndexFunc(v.mailboxes, func(mb mail.Mailbox) bool { return mb.Name == mailbox })
-	if i < 0 {
-		return nil
-	}
-	v.wants = make(map[int64]mail.Want) // one mailbox at a time
+	s := &shelf{wants: make(map[int64]mail.Want), trouble: make(map[int64]error)}
 	err := v.ledger.Claims(ctx, v.source.Account(), mailbox, func(c mail.Claim) error {
-		if c.Gone.IsZero() && c.UIDValidity == v.mailboxes[i].UIDValidity {
-			v.wants[c.Message] = mail.Want{UID: c.UID, Size: c.Size}
+		if c.Gone.IsZero() && (mb.UIDValidity == 0 || c.UIDValidity == mb.UIDValidity) {
+			s.wants[c.Message] = mail.Want{UID: c.UID, Size: c.Size}
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
+	v.mu.Lock()
+	if old := v.boxes[mailbox]; old != nil {
+		old.close()
+	}
+	v.boxes[mailbox] = s
+	v.mu.Unlock()
 	return v.ledger.Messages(ctx, mailbox, func(h mail.Held) error {
-		if _, there := v.wants[h.Message]; !there {
+		if _, there := s.wants[h.Message]; !there {
 			return nil
 		}
-		return yield(named(h))
+		return yield(v.named(h))
 	})
 }
 
 // Message implements upload.Messages.
 func (v *view) Message(ctx context.Context, id int64) (mail.Held, error) {
+	v.mu.Lock()
+	if b := v.at[id]; b != nil {
+		defer v.mu.Unlock()
+		return v.named(b.byID[id].held), nil
+	}
+	v.mu.Unlock()
 	h, err := v.ledger.Message(ctx, id)
-	return named(h), err
+	return v.named(h), err
 }
 
 // Open implements upload.Messages.
-func (v *view) Open(_ context.Context, rc mail.Receipt) (io.ReadCloser, error) {
+func (v *view) Open(ctx context.Context, rc mail.Receipt) (io.ReadCloser, error) {
+	if v.archive != nil {
+		return v.archive.Open(ctx, rc)
+	}
 	id, err := strconv.ParseInt(strings.TrimPrefix(rc.Place, "#"), 10, 64)
 	if err != nil {
 		return nil, fs.ErrNotExist
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if err := v.trouble[id]; err != nil {
-		return nil, err
+	if b := v.at[id]; b != nil {
+		return b.open(id)
 	}
-	if v.batch != nil {
-		return v.batch.open(id)
-	}
-	for _, b := range slices.Backward(v.batches) {
-		if r, err := b.open(id); err == nil {
-			return r, nil
+	if s := v.boxes[rc.Info.Ref.Mailbox]; s != nil {
+		if err := s.trouble[id]; err != nil {
+			return nil, err
+		}
+		for _, b := range slices.Backward(s.batches) {
+			if r, err := b.open(id); err == nil {
+				return r, nil
+			}
 		}
 	}
 	return nil, fmt.Errorf("the source does not give it: %w", fs.ErrNotExist)
@@ -113,89 +178,116 @@ func (v *view) Open(_ context.Context, rc mail.Receipt) (io.ReadCloser, error) {
 // loaded, and the one before, of which a message may still be on its way.
 const keep = 2
 
-// Prepare implements upload.Preparer: it reads messages from the source.
+// Prepare implements upload.Preparer: it reads messages from the source that are
+// not here.
 func (v *view) Prepare(ctx context.Context, ids []int64) error {
-	if v.source == nil {
+	if v.archive != nil {
 		return nil
 	}
 	wants := make(map[string][]mail.Want)
 	byUID := make(map[string]mail.Held)
 	for _, id := range ids {
+		v.mu.Lock()
+		here := v.at[id] != nil
+		v.mu.Unlock()
+		if here {
+			continue
+		}
 		h, err := v.ledger.Message(ctx, id)
 		if err != nil {
 			return err
 		}
 		name := h.Receipt.Info.Ref.Mailbox
-		w, ok := v.wants[id]
-		if !ok {
+		v.mu.Lock()
+		var w mail.Want
+		if s := v.boxes[name]; s != nil {
+			w = s.wants[id]
+		}
+		v.mu.Unlock()
+		if w.UID == "" {
 			continue
 		}
 		wants[name] = append(wants[name], w)
 		byUID[name+"\x00"+w.UID] = h
 	}
-	b := &batch{byID: make(map[int64]*entry)}
-	v.mu.Lock()
-	v.batches = append(v.batches, b)
-	for len(v.batches) > keep {
-		v.batches[0].close()
-		v.batches = v.batches[1:]
-	}
-	v.trouble = make(map[int64]error)
-	v.mu.Unlock()
-	for _, mb := range v.mailboxes {
-		if len(wants[mb.Name]) == 0 {
-			continue
-		}
-		err := v.source.Fetch(ctx, mb, wants[mb.Name], func(in mail.Info, r io.Reader, err error) error {
-			h, asked := byUID[mb.Name+"\x00"+in.Ref.UID]
-			if !asked {
-				return nil
-			}
-			return v.receive(b, h, r, err)
-		})
-		if err != nil {
+	for name, list := range wants {
+		if err := v.ask(ctx, name, list, byUID); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// ask asks the source for messages of one mailbox.
+func (v *view) ask(ctx context.Context, name string, wants []mail.Want, byUID map[string]mail.Held) error {
+	mb, ok := v.mailbox(name)
+	if !ok {
+		return nil
+	}
+	b := &batch{byID: make(map[int64]*entry)}
+	v.mu.Lock()
+	s := v.boxes[name]
+	s.batches = append(s.batches, b)
+	for len(s.batches) > keep {
+		s.batches[0].close()
+		s.batches = s.batches[1:]
+	}
+	s.trouble = make(map[int64]error)
+	v.mu.Unlock()
+	return v.source.Fetch(ctx, mb, wants, func(in mail.Info, r io.Reader, err error) error {
+		h, asked := byUID[name+"\x00"+in.Ref.UID]
+		if !asked {
+			return nil
+		}
+		return v.receive(s, b, h, r, err)
+	})
+}
+
 // receive takes one message of the source.
-func (v *view) receive(b *batch, h mail.Held, r io.Reader, err error) error {
+func (v *view) receive(s *shelf, b *batch, h mail.Held, r io.Reader, err error) error {
 	var e *entry
 	if err == nil {
-		c := mail.NewCanonical(r, nil)
-		e, err = v.spool.store(c, h.Receipt.Octets)
+		e, err = v.spool.read(r, h.Receipt.Octets)
 		switch {
 		case mail.KindOf(err) == mail.KindDisk:
 			return err
 		case err != nil:
 			return nil // the driver asks again
-		case c.Sums().Digest != h.Receipt.Digest:
+		case e.receipt.Digest != h.Receipt.Digest:
 			err = errors.New("the source now gives other octets than before")
 		}
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if err != nil {
-		v.trouble[h.Message] = err
+	if err != nil || v.closed {
+		s.trouble[h.Message] = err
 		if e != nil {
 			e.file.release()
 		}
 		return nil
 	}
-	delete(v.trouble, h.Message)
-	e.receipt = h.Receipt
-	b.entries = append(b.entries, e)
-	b.byID[h.Message] = e
+	delete(s.trouble, h.Message)
+	b.add(h.Message, e)
 	return nil
 }
 
+// close gives all octets up.
 func (v *view) close() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for _, b := range v.batches {
+	v.closed = true
+	for b := range v.held {
+		v.drop(b)
+	}
+	for _, s := range v.boxes {
+		s.close()
+	}
+	v.spool.close()
+}
+
+func (s *shelf) close() {
+	for _, b := range s.batches {
 		b.close()
 	}
-	v.batches = nil
+	s.batches = nil
 }

@@ -235,6 +235,8 @@ func (unknown) IntendUploads(context.Context, mail.Sending) ([]int64, error)    
 func (unknown) SettleUploads(context.Context, []mail.Uploaded) error                      { return errNoLedger }
 func (unknown) Messages(context.Context, string, func(mail.Held) error) error             { return nil }
 func (unknown) MessagesAfter(context.Context, string, int64, func(mail.Held) error) error { return nil }
+func (unknown) Note(context.Context, string) (string, error)                              { return "", nil }
+func (unknown) SetNotes(context.Context, map[string]string) error                         { return errNoLedger }
 
 // migrateOver fills an archive first and sends it on.
 func (a *app) migrateOver(ctx context.Context, src fetch.Source, d upload.Destination, selection mail.Selection, connections int, o migrateFlags, s *ui.Summary) (err error) {

@@ -23,8 +23,9 @@ var layers = map[string][]string{
 	"fetch": {"mail"}, "upload": {"mail"}, "clean": {"mail"},
 	"archive": {"mail", "internal/durable"},
 
-	// Moving is fetching from one contract and uploading to another.
-	"migrate": {"mail", "fetch", "upload"},
+	// Moving is fetching from one contract and uploading to another, and perhaps
+	// cleaning up behind.
+	"migrate": {"mail", "fetch", "upload", "clean"},
 
 	// What a person is told of both sides.
 	"compare": {"mail", "internal/headline"},
