@@ -214,19 +214,42 @@ func (p *planner) known(ctx context.Context, mb mail.Mailbox) (*known, error) {
 		return nil, err
 	}
 	err = p.Ledger.Messages(ctx, mb.Name, func(h mail.Held) error {
-		in := h.Receipt.Info
-		k.held[h.Message] = heldFacts{
-			date: in.InternalDate.Unix(), dated: !in.InternalDate.IsZero() && in.DateFrom != mail.DateFetched && in.DateFrom != mail.DateUnknown,
-			missing: h.Receipt.Place == "", suspicious: h.Suspicious,
-		}
+		k.hold(h)
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
+	if err := p.elsewhere(ctx, k); err != nil {
+		return nil, err
+	}
 	open, err := p.Ledger.OpenDeletions(ctx, account, mb.Name)
 	k.expect(open)
 	return k, err
+}
+
+// elsewhere looks up messages that lie in another mailbox of the archive: what was
+// moved to the trash is claimed there, and stays where it was archived.
+func (p *planner) elsewhere(ctx context.Context, k *known) error {
+	for _, c := range k.claims {
+		if _, here := k.held[c.message]; here {
+			continue
+		}
+		h, err := p.Ledger.Message(ctx, c.message)
+		if err != nil {
+			return err
+		}
+		k.hold(h)
+	}
+	return nil
+}
+
+func (k *known) hold(h mail.Held) {
+	in := h.Receipt.Info
+	k.held[h.Message] = heldFacts{
+		date: in.InternalDate.Unix(), dated: !in.InternalDate.IsZero() && in.DateFrom != mail.DateFetched && in.DateFrom != mail.DateUnknown,
+		missing: h.Receipt.Place == "", suspicious: h.Suspicious,
+	}
 }
 
 // expect takes the open intents.

@@ -265,6 +265,7 @@ func (r *run) order(ctx context.Context, m *MailboxPlan, doomed []mail.Doomed, f
 	ids := make(map[int]int64) // intents by index
 	var results []mail.DeletionResult
 	settled := make(map[int]bool)
+	moved := make(map[int]mail.Info)
 	err := r.Source.Delete(ctx, m.mb, mail.DeleteOrder{
 		Proofs: proofs, Mode: r.mode,
 		Allow: func(i int, in mail.Info) string { return r.allow(in, facts[i]) },
@@ -282,10 +283,11 @@ func (r *run) order(ctx context.Context, m *MailboxPlan, doomed []mail.Doomed, f
 			}
 			return r.supersede(ctx, m, list)
 		},
+		Moved: func(i int, to mail.Info) { moved[i] = to },
 		Settle: func(i int, gone bool, why string) {
 			settled[i] = true
 			if id, ok := ids[i]; ok {
-				results = append(results, mail.DeletionResult{ID: id, Gone: gone})
+				results = append(results, mail.DeletionResult{ID: id, Gone: gone, Moved: moved[i]})
 			}
 			if gone {
 				r.res.Deleted++

@@ -2,11 +2,21 @@ package clean
 
 import (
 	"context"
+	"iter"
+
+	"mailhaul/mail"
 )
+
+// Lister is what Settle needs of the server.
+type Lister interface {
+	Account() string
+	Mailboxes(ctx context.Context) ([]mail.Mailbox, error)
+	List(ctx context.Context, mb mail.Mailbox) iter.Seq2[mail.Info, error]
+}
 
 // Settle finds out what came of deletions that an earlier run began and did not hear
 // of, by listing the mailboxes they are in. It deletes nothing.
-func Settle(ctx context.Context, src Source, ledger Ledger) error {
+func Settle(ctx context.Context, src Lister, ledger Ledger) error {
 	mailboxes, err := src.Mailboxes(ctx)
 	if err != nil {
 		return err

@@ -35,6 +35,7 @@ type fakeSource struct {
 	validity  map[string]uint32
 	messages  map[string][]*fakeMessage
 	state     map[string]string
+	trash     string // name of the \Trash mailbox
 	noHeaders bool
 	consumes  bool
 	listErr   error
@@ -60,6 +61,9 @@ func (s *fakeSource) Mailboxes(context.Context) ([]mail.Mailbox, error) {
 	var out []mail.Mailbox
 	for name, list := range s.messages {
 		out = append(out, mail.Mailbox{Name: name, UIDValidity: s.validity[name], Messages: int64(len(list)), Octets: -1, State: s.state[name]})
+		if name == s.trash {
+			out[len(out)-1].SpecialUse = `\Trash`
+		}
 	}
 	slices.SortFunc(out, func(a, b mail.Mailbox) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
@@ -281,6 +285,7 @@ type fakeLedger struct {
 	claims   []fakeClaim
 	cursors  map[string]string
 	records  int
+	trashed  []mail.Held
 }
 
 type fakeClaim struct {
@@ -315,12 +320,21 @@ func (l *fakeLedger) Free(_ context.Context, account, mailbox string, yield func
 	defer l.mu.Unlock()
 	for _, h := range l.messages {
 		live := slices.ContainsFunc(l.claims, func(c fakeClaim) bool {
-			return c.account == account && c.Message == h.Message && c.Gone.IsZero()
+			return c.account == account && c.mailbox == mailbox && c.Message == h.Message && c.Gone.IsZero()
 		})
 		if h.Receipt.Info.Ref.Mailbox == mailbox && !live {
 			if err := yield(h); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+func (l *fakeLedger) Trashed(_ context.Context, account, trash string, yield func(mail.Held) error) error {
+	for _, h := range l.trashed {
+		if err := yield(h); err != nil {
+			return err
 		}
 	}
 	return nil

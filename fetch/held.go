@@ -190,6 +190,9 @@ func newBook(ctx context.Context, r *run, mb mail.Mailbox, c *claims, unidentifi
 		b.add(h, "")
 		return nil
 	})
+	if err == nil && mb.SpecialUse == `\Trash` {
+		err = b.addTrashed(ctx, mb.Name)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -212,6 +215,18 @@ func newBook(ctx context.Context, r *run, mb mail.Mailbox, c *claims, unidentifi
 		}
 	}
 	return b, nil
+}
+
+// addTrashed adds what we moved to the trash: it lies in the archive where it was.
+func (b *book) addTrashed(ctx context.Context, trash string) error {
+	seen := make(map[int64]bool)
+	return b.run.Ledger.Trashed(ctx, b.run.Source.Account(), trash, func(h mail.Held) error {
+		if !seen[h.Message] {
+			seen[h.Message] = true
+			b.add(h, "")
+		}
+		return nil
+	})
 }
 
 func (b *book) addMessage(ctx context.Context, id int64, content string) error {

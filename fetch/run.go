@@ -36,8 +36,11 @@ type Ledger interface {
 	// Claims yields all claims of an account on a mailbox, gone ones too.
 	Claims(ctx context.Context, account, mailbox string, yield func(mail.Claim) error) error
 	// Free yields the archived messages of a mailbox that no live claim of this
-	// account holds.
+	// account on the mailbox holds.
 	Free(ctx context.Context, account, mailbox string, yield func(mail.Held) error) error
+	// Trashed yields archived messages of other mailboxes that were moved to the
+	// trash by us, and that no live claim of this account on it holds.
+	Trashed(ctx context.Context, account, trash string, yield func(mail.Held) error) error
 	// Message returns one archived message.
 	Message(ctx context.Context, id int64) (mail.Held, error)
 	// Record records a step in one transaction.

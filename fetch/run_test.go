@@ -302,6 +302,29 @@ func TestExpungedStaysAndMayReturn(t *testing.T) {
 	}
 }
 
+// What we moved to the trash is known when the trash shows it, by header or by
+// octets, as often as there are copies; all else there is archived.
+func TestTrashedIsKnown(t *testing.T) {
+	for _, headers := range []bool{true, false} {
+		w := newWorld(t)
+		w.source.noHeaders = !headers
+		w.source.trash = "Bin"
+		for i, s := range []string{"a", "b", "b", "c"} {
+			w.put(fmt.Sprint(i+1), message(s))
+		}
+		w.run()
+		w.ledger.trashed = slices.Clone(w.ledger.messages[:3])
+		w.source.validity["Bin"] = 3
+		for i, s := range []string{"b", "new", "b", "a", "b", "c"} {
+			w.source.messages["Bin"] = append(w.source.messages["Bin"], &fakeMessage{uid: fmt.Sprint(i + 20), wire: message(s), date: time.Unix(1700000000, 0)})
+		}
+		w.source.messages["INBOX"] = w.source.messages["INBOX"][3:]
+		w.want(w.run(), 3, 3, 1, 0, 4)
+		w.ledger.trashed = nil
+		w.want(w.run(), 0, 0, 7, 0, 4)
+	}
+}
+
 func TestWhatTheArchiveLostIsFetchedAgain(t *testing.T) {
 	w := newWorld(t)
 	w.put("1", message("a"))

@@ -49,6 +49,10 @@ type DeleteOrder struct {
 	// server has it: gone, or still there and why. What passed Intend and is not
 	// settled when Delete returns is unknown.
 	Settle func(i int, gone bool, why string)
+	// Moved, if not nil, is called before Settle for a message that went to the
+	// trash, where the server told under which UID it lies there: to has that, with
+	// mailbox and UIDVALIDITY, and size and flags.
+	Moved func(i int, to Info)
 }
 
 // Doomed is a message about to be deleted at a server: the claim that says where
@@ -76,4 +80,7 @@ type Deletion struct {
 type DeletionResult struct {
 	ID   int64 // of the Deletion
 	Gone bool  // the server no longer has the message; else it is known to be there
+	// Moved is the message where it lies now, in the trash of the same account, if
+	// the server told: it is claimed there. The zero Info if not.
+	Moved Info
 }

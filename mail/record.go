@@ -48,6 +48,7 @@ type Change struct {
 	Fetched  []int64           // adopted claims whose octets were fetched since, and are the archived ones
 	Cleared  []int64           // messages no longer suspicious: a second fetch gave the same octets
 	Returned []int64           // claims that were gone and are back
+	Undone   []int64           // deletions (their IDs) whose message is at the server again
 	Flags    []FlagChange      // flags that changed at the server
 	Cursors  []Cursor          // mailboxes that were completed
 	Anchors  map[string]Anchor // mailboxes on disk, by name

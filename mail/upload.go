@@ -42,4 +42,6 @@ type Uploaded struct {
 	// Altered is the digest of what the destination made of the octets; zero if
 	// they are as sent.
 	Altered Digest
+	// Undoes are the deletions (their IDs) that this takes back if it arrived.
+	Undoes []int64
 }

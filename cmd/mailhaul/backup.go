@@ -233,5 +233,8 @@ func (noLedger) Claims(context.Context, string, string, func(mail.Claim) error) 
 	return nil
 }
 func (noLedger) Free(context.Context, string, string, func(mail.Held) error) error { return nil }
-func (noLedger) Message(context.Context, int64) (mail.Held, error)                 { return mail.Held{}, errNoLedger }
-func (noLedger) Record(context.Context, mail.Change) error                         { return errNoLedger }
+func (noLedger) Trashed(context.Context, string, string, func(mail.Held) error) error {
+	return nil
+}
+func (noLedger) Message(context.Context, int64) (mail.Held, error) { return mail.Held{}, errNoLedger }
+func (noLedger) Record(context.Context, mail.Change) error         { return errNoLedger }

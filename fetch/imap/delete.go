@@ -103,6 +103,8 @@ type deletion struct {
 	box    imapconn.Box
 	modSeq uint64 // the mailbox's when it was selected, 0 where it has none
 
+	moved map[uint32]mail.Ref // where messages went, by their old UIDs
+
 	pending header // of the response being read
 	refused bool   // a FETCH was refused, so what did not come may be there
 }
@@ -427,10 +429,14 @@ func (d *deletion) bySequence(passed []*doomed) []group {
 // move moves to the trash.
 func (d *deletion) move(ctx context.Context, passed []*doomed) error {
 	refusal := ""
+	d.moved = make(map[uint32]mail.Ref)
 	for _, set := range imapconn.Sets(uidsOf(passed)) {
-		res, err := d.c.Move(ctx, set, d.trash.Raw)
+		res, copied, err := d.c.Move(ctx, set, d.trash.Raw)
 		if err != nil {
 			return err
+		}
+		for old, uid := range copied.UIDs {
+			d.moved[old] = mail.Ref{Account: d.s.account, Mailbox: d.trash.Name, UIDValidity: copied.UIDValidity, UID: strconv.FormatUint(uint64(uid), 10)}
 		}
 		if !res.OK() {
 			refusal = d.words(res)
@@ -512,6 +518,9 @@ func (d *deletion) settle(passed []*doomed, left remains, untouched map[uint32]s
 		gone := !there && untouched[m.uid] == ""
 		if gone {
 			why = ""
+		}
+		if ref, told := d.moved[m.uid]; gone && told && d.o.Moved != nil {
+			d.o.Moved(m.at, info(&m.now.Fetch, ref))
 		}
 		d.o.Settle(m.at, gone, why)
 	}

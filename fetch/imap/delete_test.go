@@ -71,10 +71,11 @@ type order struct {
 	intended []int
 	gone     []int
 	stayed   map[int]string
+	moved    map[int]mail.Info
 }
 
 func newOrder(p []mail.Proof, mode string) *order {
-	o := &order{stayed: make(map[int]string)}
+	o := &order{stayed: make(map[int]string), moved: make(map[int]mail.Info)}
 	o.DeleteOrder = mail.DeleteOrder{
 		Proofs: p, Mode: mode,
 		Allow: func(_ int, in mail.Info) string {
@@ -85,6 +86,7 @@ func newOrder(p []mail.Proof, mode string) *order {
 			}
 			return ""
 		},
+		Moved:  func(i int, to mail.Info) { o.moved[i] = to },
 		Intend: func(passed []int) error { o.intended = slices.Clone(passed); return nil },
 		Settle: func(i int, gone bool, why string) {
 			if slices.Contains(o.gone, i) || o.stayed[i] != "" {
@@ -215,6 +217,11 @@ func TestDelete(t *testing.T) {
 			if n, err := srv.Count(user, "Trash"); err != nil || tt.mode == mail.ModeTrash && n != tt.gone || tt.mode != mail.ModeTrash && n != 0 {
 				t.Errorf("%d in the trash: %v", n, err)
 			}
+			if tt.mode == mail.ModeTrash {
+				trashHas(t, src, o, p)
+			} else if len(o.moved) > 0 {
+				t.Errorf("moved: %v", o.moved)
+			}
 			sent := commands(w.String())
 			if len(sent) < 3 {
 				t.Fatalf("no commands in the trace:\n%s", w.String())
@@ -226,6 +233,22 @@ func TestDelete(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// trashHas checks that what is said of moved messages is so.
+func trashHas(t *testing.T, src *imap.Source, o *order, p []mail.Proof) {
+	t.Helper()
+	mb := inbox(t, src, "Trash")
+	for _, q := range proofs(t, src, mb) {
+		rc, _ := q.Receipt()
+		i := slices.IndexFunc(p, func(p mail.Proof) bool { was, _ := p.Receipt(); return was.Digest == rc.Digest })
+		if to := o.moved[i]; i < 0 || to.Ref != rc.Info.Ref || to.Size != rc.Info.Size || to.Flags != rc.Info.Flags {
+			t.Errorf("%d lies at %+v, is said to at %+v", i, rc.Info, to)
+		}
+	}
+	if len(o.moved) != len(o.gone) {
+		t.Errorf("%d places of %d", len(o.moved), len(o.gone))
 	}
 }
 
@@ -403,6 +426,7 @@ func TestDeleteAgainstOddServers(t *testing.T) {
 		store, expunge, move, after reply
 		gone                        int
 		why                         string // of the others
+		moved                       int    // places told
 		unmark                      string // set of UIDs
 		lost                        bool
 		not                         string // never sent
@@ -421,6 +445,14 @@ func TestDeleteAgainstOddServers(t *testing.T) {
 		{name: "MODIFIED NO", caps: "CONDSTORE", store: func(c *testserver.IMAPConn) { c.NO("[MODIFIED 1:2] conditional STORE failed") },
 			expunge: ok, after: left("", 2), gone: 1, not: "UID EXPUNGE 1"},
 		{name: "moved", mode: mail.ModeTrash, move: ok, after: left(""), gone: 3, not: "UID STORE"},
+		{name: "moved, untagged COPYUID", mode: mail.ModeTrash, move: func(c *testserver.IMAPConn) {
+			c.Send("* OK [COPYUID 9 1:3 21:23] moved\r\n")
+			c.OK("done")
+		}, after: left(""), gone: 3, moved: 3},
+		{name: "moved, tagged COPYUID", mode: mail.ModeTrash, move: func(c *testserver.IMAPConn) { c.OK("[COPYUID 9 1,3 22,21] moved") },
+			after: left("", 2), gone: 2, moved: 2},
+		{name: "moved, COPYUID of another kind", mode: mail.ModeTrash, move: func(c *testserver.IMAPConn) { c.OK("[COPYUID 9 1:3 21:22] moved") },
+			after: left(""), gone: 3},
 		{name: "MOVE NO", mode: mail.ModeTrash, move: no("[OVERQUOTA] trash is full"), after: left("", 2, 3), gone: 1, why: "trash is full", not: "UID STORE"},
 		{name: "lost at MOVE", mode: mail.ModeTrash, move: drop, lost: true, not: "UID STORE"},
 	} {
@@ -467,6 +499,14 @@ func TestDeleteAgainstOddServers(t *testing.T) {
 				}
 			} else if len(o.gone) != tt.gone || len(o.gone)+len(o.stayed) != 3 {
 				t.Errorf("gone %v, stayed %v", o.gone, o.stayed)
+			}
+			if len(o.moved) != tt.moved {
+				t.Errorf("moved %v", o.moved)
+			}
+			for i, to := range o.moved {
+				if uid := []string{"21", "22", "23"}[i]; tt.moved == 3 && to.Ref.UID != uid || to.Ref.UIDValidity != 9 || to.Ref.Mailbox != "Bin" {
+					t.Errorf("%d moved to %+v", i, to.Ref)
+				}
 			}
 			for _, why := range o.stayed {
 				if !strings.Contains(why, tt.why) {

@@ -335,6 +335,11 @@ func (s *Server) Expunge(user, mailbox, uids string) error {
 	return s.in(user, mailbox, "UID EXPUNGE %s", uids)
 }
 
+// Move moves messages by UID set to another mailbox.
+func (s *Server) Move(user, mailbox, uids, to string) error {
+	return s.in(user, mailbox, "UID MOVE %s %s", uids, Quote(EncodeName(to)))
+}
+
 func (s *Server) in(user, mailbox, format string, args ...any) error {
 	c, err := s.Dial(user)
 	if err != nil {

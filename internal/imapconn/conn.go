@@ -66,6 +66,7 @@ type Conn struct {
 	last     Result // answer to the library's last command
 	bye      string
 	alert    string
+	copied   []string // arguments of COPYUID codes since Move took them
 	handler  *Handler
 	done     []tagged
 	junk     int

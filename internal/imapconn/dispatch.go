@@ -267,6 +267,10 @@ func (c *Conn) observe(r Result) {
 		if number {
 			c.sel.HighestModSeq = n
 		}
+	case "COPYUID":
+		if len(c.copied) < maxCopied {
+			c.copied = append(c.copied, r.Arg)
+		}
 	case "UIDNOTSTICKY":
 		c.sel.NoUIDs = true
 	}

@@ -94,13 +94,57 @@ func (c *Conn) CanMove() bool { return c.Has("MOVE") || c.Has("IMAP4REV2") }
 
 // Move moves messages to another mailbox, named as the server does (RFC 6851). It
 // is a raw command: the library replaces a MOVE it does not know of by COPY, STORE
-// and EXPUNGE. A NO or BAD is no error; some messages may be moved then.
-func (c *Conn) Move(ctx context.Context, uids []uint32, to string) (Result, error) {
+// and EXPUNGE. A NO or BAD is no error; some messages may be moved then. Where the
+// server tells their new UIDs (RFC 6851 section 4.3), Copied has them.
+func (c *Conn) Move(ctx context.Context, uids []uint32, to string) (Result, Copied, error) {
 	name, ok := commandString(to, c.literalPlus())
 	if !ok || !c.CanMove() {
-		return Result{}, errors.New("the server cannot move messages there")
+		return Result{}, Copied{}, errors.New("the server cannot move messages there")
 	}
-	return c.Exec(ctx, nil, "UID MOVE "+SetOf(uids)+" "+name)
+	c.copied = nil
+	res, err := c.Exec(ctx, nil, "UID MOVE "+SetOf(uids)+" "+name)
+	if err != nil {
+		return res, Copied{}, err
+	}
+	return res, copiedUIDs(c.copied, uids), nil
+}
+
+// Copied says where messages lie now.
+type Copied struct {
+	UIDValidity uint32
+	UIDs        map[uint32]uint32 // new by old
+}
+
+// maxCopied bounds how many COPYUID codes are kept of one command.
+const maxCopied = 64
+
+// copiedUIDs reads COPYUID codes (RFC 4315 section 3). What cannot be right tells
+// nothing: then content has to tell.
+func copiedUIDs(codes []string, asked []uint32) Copied {
+	all := Copied{UIDs: make(map[uint32]uint32)}
+	open, taken := make(map[uint32]bool), make(map[uint32]bool)
+	for _, uid := range asked {
+		open[uid] = true
+	}
+	for _, code := range codes {
+		f := strings.Fields(code)
+		if len(f) != 3 {
+			return Copied{}
+		}
+		v, err := strconv.ParseUint(f[0], 10, 32)
+		from, to := parseSet(f[1], len(asked)), parseSet(f[2], len(asked))
+		if err != nil || v == 0 || len(from) == 0 || len(from) != len(to) || all.UIDValidity != 0 && uint32(v) != all.UIDValidity {
+			return Copied{}
+		}
+		all.UIDValidity = uint32(v)
+		for i, uid := range from {
+			if !open[uid] || taken[to[i]] {
+				return Copied{}
+			}
+			all.UIDs[uid], open[uid], taken[to[i]] = to[i], false, true
+		}
+	}
+	return all
 }
 
 // Modified returns the UIDs that a conditional STORE left alone.

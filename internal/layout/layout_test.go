@@ -31,6 +31,9 @@ var layers = map[string][]string{
 	"compare": {"mail", "internal/headline"},
 	"size":    {"mail", "internal/headline"},
 
+	// Undoing a deletion is uploading what clean has on record.
+	"undo": {"mail", "clean", "upload"},
+
 	// One protocol or format each.
 	"fetch/*":   {"mail", "fetch", "internal/imapconn", "internal/auth", "internal/dial"},
 	"upload/*":  {"mail", "upload", "internal/imapconn", "internal/auth", "internal/dial"},
@@ -73,7 +76,7 @@ var homes = map[string][]string{
 }
 
 // diskless are packages that never touch a file themselves.
-var diskless = []string{"mail", "compare", "size", "internal/headline", "internal/report", "fetch", "fetch/*", "upload", "upload/*", "clean", "archive", "internal/imapconn"}
+var diskless = []string{"mail", "compare", "size", "internal/headline", "internal/report", "fetch", "fetch/*", "upload", "upload/*", "clean", "undo", "archive", "internal/imapconn"}
 
 func TestImports(t *testing.T) {
 	seen := 0

@@ -88,28 +88,61 @@ func (l *Ledger) intendDeletion(d Doomed, rule, mode string) (int64, error) {
 }
 
 // SettleDeletions records what came of intents. The claim of a message that is
-// gone is gone by us from then on. It is recorded even if ctx has ended.
+// gone is gone by us from then on; one that went to a known place in the trash is
+// claimed there. It is recorded even if ctx has ended.
 func (l *Ledger) SettleDeletions(ctx context.Context, results []Deleted) error {
 	return l.write(context.WithoutCancel(ctx), "settle deletions", func() error {
-		for _, r := range results {
-			state := int64(stateVoid)
-			if r.Gone {
-				state = stateDone
-			}
-			// The claim first: it asks for the intent's state.
-			if r.Gone {
-				err := l.db.exec(`UPDATE claim SET gone = CASE gone WHEN 0 THEN ?1 ELSE gone END, gone_by = 2
-					WHERE id = (SELECT claim FROM deletion WHERE id = ?2 AND state = 0)`, millis(l.now()), r.ID)
-				if err != nil {
-					return err
-				}
-			}
-			if err := l.db.exec("UPDATE deletion SET state = ? WHERE id = ? AND state = 0", state, r.ID); err != nil {
+		for i := range results {
+			if err := l.settleDeletion(&results[i]); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+func (l *Ledger) settleDeletion(r *Deleted) error {
+	state := int64(stateVoid)
+	if r.Gone {
+		state = stateDone
+		// Before the intent's state, which they ask for.
+		err := l.db.exec(`UPDATE claim SET gone = CASE gone WHEN 0 THEN ?1 ELSE gone END, gone_by = 2
+			WHERE id = (SELECT claim FROM deletion WHERE id = ?2 AND state = 0)`, millis(l.now()), r.ID)
+		if err == nil && r.Moved.Ref.UID != "" {
+			err = l.claimTrashed(r)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return l.db.exec("UPDATE deletion SET state = ? WHERE id = ? AND state = 0", state, r.ID)
+}
+
+// claimTrashed claims a message where it lies in the trash.
+func (l *Ledger) claimTrashed(r *Deleted) error {
+	var account string
+	var message int64
+	err := l.db.query(`SELECT a.name, d.message FROM deletion d JOIN box b ON b.id = d.claim >> 40
+		JOIN account a ON a.id = b.account WHERE d.id = ? AND d.state = 0`, []any{r.ID}, func(v []driver.Value) error {
+		account, message = text(v[0]), integer(v[1])
+		return nil
+	})
+	if err != nil || account == "" { // settled before
+		return err
+	}
+	in := r.Moved
+	in.Ref.Account = account
+	return l.insertClaim(in, message, false)
+}
+
+// Trashed yields the messages of an account that were moved to its trash, or may
+// have been, and that no claim on that mailbox holds: the trash may show them, under
+// UIDs that are not known.
+func (l *Ledger) Trashed(ctx context.Context, account, trash string, yield func(mail.Held) error) error {
+	return l.deletions(ctx, `WHERE d.state IN (0, 1) AND d.mode = 'trash' AND a.name = ?3 AND b.name <> ?4 AND NOT EXISTS (
+		SELECT 1 FROM claim k JOIN box kb ON kb.id = k.id >> 40
+		WHERE k.message = d.message AND k.gone = 0 AND kb.account = b.account AND kb.name = ?4)`,
+		[]any{account, trash}, func(d Deletion) error { return yield(d.Held) })
 }
 
 // OpenDeletions returns the intents in an account's mailbox of which it is not
@@ -178,18 +211,13 @@ func (l *Ledger) deletions(ctx context.Context, where string, args []any, yield 
 	}
 }
 
-// Undone records that messages deleted by us are at the server again, under other
-// claims: there is nothing left to undo.
-func (l *Ledger) Undone(ctx context.Context, deletions []int64) error {
-	if len(deletions) == 0 {
-		return nil
-	}
-	return l.write(context.WithoutCancel(ctx), "record what was put back", func() error {
-		for _, id := range deletions {
-			if err := l.db.exec("UPDATE deletion SET state = ? WHERE id = ? AND state IN (0, 1)", int64(stateUndone), id); err != nil {
-				return err
-			}
+// undo notes that deletions are undone: their messages are at the server again,
+// under other claims.
+func (l *Ledger) undo(deletions []int64) error {
+	for _, id := range deletions {
+		if err := l.db.exec("UPDATE deletion SET state = ? WHERE id = ? AND state IN (0, 1)", int64(stateUndone), id); err != nil {
+			return err
 		}
-		return nil
-	})
+	}
+	return nil
 }

@@ -54,6 +54,9 @@ func (l *Ledger) Record(ctx context.Context, c mail.Change) error {
 				return err
 			}
 		}
+		if err := l.undo(c.Undone); err != nil {
+			return err
+		}
 		for i := range c.Flags {
 			if err := l.flagged(&c.Flags[i]); err != nil {
 				return err
@@ -80,7 +83,7 @@ func (l *Ledger) Record(ctx context.Context, c mail.Change) error {
 // alreadySo tells whether a change is empty, or only repeats cursors: most runs
 // find nothing new and should not even begin a transaction.
 func (l *Ledger) alreadySo(ctx context.Context, c mail.Change) bool {
-	if len(c.Archived)+len(c.Adopted)+len(c.Gone)+len(c.Fetched)+len(c.Cleared)+len(c.Returned)+len(c.Flags)+len(c.Anchors) > 0 {
+	if len(c.Archived)+len(c.Adopted)+len(c.Gone)+len(c.Fetched)+len(c.Cleared)+len(c.Returned)+len(c.Undone)+len(c.Flags)+len(c.Anchors) > 0 {
 		return false
 	}
 	for _, cu := range c.Cursors {

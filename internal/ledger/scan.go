@@ -120,13 +120,13 @@ func (l *Ledger) Messages(ctx context.Context, mailbox string, yield func(mail.H
 }
 
 // Free yields the messages of a mailbox of the archive, as Messages does, that no
-// claim of the account holds which is still at the server. Missing ones are not
-// among them.
+// claim of the account on this mailbox holds which is still at the server. Missing
+// ones are not among them.
 func (l *Ledger) Free(ctx context.Context, account, mailbox string, yield func(mail.Held) error) error {
 	return l.messages(ctx, mailbox, ` AND place <> '' AND NOT EXISTS (
 		SELECT 1 FROM claim c JOIN box b ON b.id = c.id >> 40
-		WHERE c.message = message.id AND c.gone = 0
-		AND b.account = (SELECT id FROM account WHERE name = ?4))`, []any{account}, yield)
+		WHERE c.message = message.id AND c.gone = 0 AND b.name = ?5
+		AND b.account = (SELECT id FROM account WHERE name = ?4))`, []any{account, mailbox}, yield)
 }
 
 func (l *Ledger) messages(ctx context.Context, mailbox, where string, more []any, yield func(mail.Held) error) error {

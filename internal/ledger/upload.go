@@ -75,6 +75,9 @@ func (l *Ledger) settleUpload(r *Uploaded) error {
 	if !r.Arrived {
 		return l.db.exec("UPDATE upload SET state = ? WHERE id = ?", int64(stateVoid), r.ID)
 	}
+	if err := l.undo(r.Undoes); err != nil {
+		return err
+	}
 	var altered any
 	if !r.Altered.IsZero() {
 		altered = r.Altered[:]

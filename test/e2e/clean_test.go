@@ -228,6 +228,57 @@ func TestUndo(t *testing.T) {
 	}
 }
 
+// What --trash moved lies in the archive already: the next backup adds nothing, nor
+// when a person moves a message back, and the trash can be cleaned like any mailbox.
+func TestTrashIsNotArchivedAgain(t *testing.T) {
+	s := server(t)
+	for _, format := range formats {
+		t.Run(format, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t, s)
+			archive := filepath.Join(h.home, "archive")
+			user := "trashed-" + format
+			msgs := aged(8, 0)
+			msgs = append(msgs, msgs[5]) // one of them twice
+			load(t, s, user, "INBOX", msgs...)
+			load(t, s, user, "Trash", aged(1, 20)...)
+			source := place("imaps", s, user)
+			h.complete(source, archive, "--format", format)
+			if c := h.clean(0, source, archive, "--trash", "--older-than", "4d", "--yes"); c.Deleted != 6 {
+				t.Fatalf("%+v", c)
+			}
+			count(t, s, user, "Trash", 7)
+			nothing := func(when string, listed int64) {
+				t.Helper()
+				if sum := h.complete(source, archive); sum.Archived+sum.Adopted != 0 || sum.Listed != listed {
+					t.Errorf("%s: %+v", when, sum)
+				}
+			}
+			nothing("after clean", 10)
+			h.must(0, "verify", archive)
+			// A person takes two out again, one of those that are equal.
+			if err := s.Move(user, "Trash", "2,3", "INBOX"); err != nil {
+				t.Fatal(err)
+			}
+			if sum := h.complete(source, archive); sum.Archived != 0 || sum.Adopted != 2 {
+				t.Errorf("moved back by hand: %+v", sum)
+			}
+			nothing("once more", 10)
+			if c := h.clean(0, source, archive, "--mailbox", "Trash", "--older-than", "0d", "--yes"); c.Deleted != 5 {
+				t.Errorf("the trash: %+v", c)
+			}
+			nothing("after emptying", 5)
+			if u := h.undo(archive, source); u.Listed != 5 || u.Uploaded != 5 {
+				t.Errorf("%+v", u)
+			}
+			count(t, s, user, "INBOX", 9)
+			count(t, s, user, "Trash", 1) // what somebody else had thrown away
+			nothing("after undo", 10)
+			h.must(0, "verify", archive)
+		})
+	}
+}
+
 // undone is what undo counts; they add up.
 type undone struct{ Listed, Uploaded, Adopted, Skipped, Failed int64 }
 

@@ -65,7 +65,13 @@ func child(text string) int {
 	}
 	s := &steps{at: o.Step}
 	o.Work.trace, o.Work.hook = s, s.step
-	if _, err := o.Work.run(); err != nil {
+	var err error
+	if o.Work.Undo {
+		_, err = o.Work.undo()
+	} else {
+		_, err = o.Work.run()
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -132,7 +138,7 @@ func (v variant) fresh(t *testing.T, s *dovecot.Server, n int) work {
 	t.Helper()
 	w := work{
 		Root: memoryDir(t), Format: v.format, Scheme: v.scheme, User: fmt.Sprintf("%v-%d", v, n),
-		CAFile: s.CAFile, Port: s.IMAPS, Mode: v.mode,
+		CAFile: s.CAFile, Port: s.IMAPS, IMAPS: s.IMAPS, Mode: v.mode,
 	}
 	if v.scheme == "pop3s" {
 		w.Port = s.POP3S
@@ -152,6 +158,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 	s := dovecot.Start(t, dovecot.Options{})
 	for _, v := range variants {
 		t.Run(v.String(), func(t *testing.T) {
+			t.Parallel()
 			count, _ := kill(t, v.fresh(t, s, 0), 0)
 			total, err := strconv.Atoi(count)
 			if err != nil {
@@ -189,6 +196,7 @@ func TestCutAnywhere(t *testing.T) {
 	s := dovecot.Start(t, dovecot.Options{})
 	for _, v := range variants {
 		t.Run(v.String(), func(t *testing.T) {
+			t.Parallel()
 			w := v.fresh(t, s, 0)
 			target := s.Addr(w.Port)
 			r := cut(t, target, relay.Options{})
@@ -198,7 +206,7 @@ func TestCutAnywhere(t *testing.T) {
 			}
 			up, down := r.Octets()
 			tried := 0
-			step := int64(stride(97))
+			step := int64(stride(151))
 			for at := up - up%step; at > 600; at -= step { // the end first: there it deletes
 				tried++
 				v.cutAt(t, s, target, relay.Options{CutUp: at, Broken: 1 + at%3, Reset: at%2 == 0})

@@ -45,7 +45,9 @@ type work struct {
 	Scheme, User string
 	CAFile       string
 	Port         int
+	IMAPS        int // where undo goes
 	Mode         string
+	Undo         bool // put back instead
 
 	trace io.Writer
 	hook  func(string)
@@ -57,6 +59,14 @@ type source interface {
 }
 
 func (w work) source() source {
+	server, c := w.server()
+	if server.Protocol == "pop3" {
+		return pop3.New(pop3.Config{Server: server, Credentials: c, Pause: time.Millisecond})
+	}
+	return imap.New(imap.Config{Server: server, Credentials: c, Connections: 1, Pause: time.Millisecond})
+}
+
+func (w work) server() (dial.Server, auth.Credentials) {
 	server := dial.Server{Protocol: "imap", Host: "127.0.0.1", Port: w.Port, CAFile: w.CAFile, Timeout: 5 * time.Second}
 	if w.trace != nil {
 		server.Trace = &dial.Trace{W: w.trace}
@@ -64,9 +74,8 @@ func (w work) source() source {
 	c := auth.Credentials{User: w.User, Password: dovecot.Password}
 	if w.Scheme == "pop3s" {
 		server.Protocol = "pop3"
-		return pop3.New(pop3.Config{Server: server, Credentials: c, Pause: time.Millisecond})
 	}
-	return imap.New(imap.Config{Server: server, Credentials: c, Connections: 1, Pause: time.Millisecond})
+	return server, c
 }
 
 func (w work) open(o vault.Options) (*vault.Vault, error) {
@@ -86,13 +95,12 @@ func (w work) run() (res clean.Result, err error) {
 		return res, err
 	}
 	defer func() { err = errors.Join(err, v.Close()) }()
-	noTrash := []string{"Tras?"}
-	if _, err := fetch.Run(ctx, fetch.Options{Source: src, Archive: v.Archive, Ledger: v.Ledger, Selection: mail.Selection{Exclude: noTrash}}); err != nil {
+	if _, err := fetch.Run(ctx, fetch.Options{Source: src, Archive: v.Archive, Ledger: v.Ledger}); err != nil {
 		return res, err
 	}
 	return clean.Run(ctx, clean.Options{
 		Source: src, Archive: v.Archive, Ledger: v.Ledger, Mode: w.Mode, Rule: "--keep 10d",
-		Selection: mail.Selection{Before: today.AddDate(0, 0, -10), Exclude: noTrash},
+		Selection: mail.Selection{Before: today.AddDate(0, 0, -10)},
 	})
 }
 
