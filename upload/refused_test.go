@@ -235,6 +235,11 @@ func TestForecast(t *testing.T) {
 	if c.Failed != 1 || c.Uploaded != 10 {
 		t.Errorf("%+v", c)
 	}
+	if w := warned(); len(w) != 0 {
+		t.Errorf("%q", w)
+	}
+	o.Forecast = nil
+	run(t, o)
 	if w := warned(); len(w) != 1 || !strings.Contains(w[0], "about 6 messages will not fit") {
 		t.Errorf("%q", w)
 	}

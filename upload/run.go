@@ -86,7 +86,7 @@ type Options struct {
 	// Plan, if not nil, is told where each mailbox goes before anything is sent.
 	Plan func([]Target)
 	// Forecast, if not nil, is told what is to be sent and what of it will not fit,
-	// before anything is sent, if anything is.
+	// before anything is sent, if anything is; else Notify is, if something will not.
 	Forecast func(Forecast)
 	Notify   mail.Notify
 	Pause    time.Duration // before a lost connection is made again; 0 means one second

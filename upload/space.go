@@ -113,6 +113,7 @@ func (r *run) forecast(ctx context.Context, boxes []*box) {
 	}
 	if r.Forecast != nil {
 		r.Forecast(f)
+		return
 	}
 	if err := f.Err(r.Destination.Account()); err != nil {
 		r.warn(err)

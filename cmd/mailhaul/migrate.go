@@ -156,7 +156,7 @@ func (a *app) migrateThrough(ctx context.Context, src fetch.Source, d upload.Des
 	defer func() { err = errors.Join(err, closeLedger()) }()
 	run, end := a.show(mail.AccountLabel(d.Account()))
 	defer end()
-	u := upload.Options{Mapping: o.mapping(), MarkSeen: o.markSeen, Subscribe: o.subscribe, DryRun: o.dryRun, Parallel: o.connections}
+	u := upload.Options{Mapping: o.mapping(), MarkSeen: o.markSeen, Subscribe: o.subscribe, SendRepaired: o.sendRepaired, DryRun: o.dryRun, Parallel: o.connections}
 	if o.dryRun {
 		u.Plan = a.showPlan
 	}
@@ -167,6 +167,9 @@ func (a *app) migrateThrough(ctx context.Context, src fetch.Source, d upload.Des
 	fillUpload(s, res.Counts)
 	for _, m := range res.Mailboxes {
 		a.ui.UploadMailbox(uploadTotals(m))
+	}
+	if u, ok := l.(uidlSource); ok && o.uidlMap != "" && !o.dryRun {
+		err = errors.Join(err, a.writeUIDLMap(ctx, u, "to:"+d.Account(), o.uidlMap))
 	}
 	if err == nil {
 		err = s.Balance()
@@ -268,6 +271,11 @@ func (a *app) migrateOver(ctx context.Context, src fetch.Source, d upload.Destin
 		return err
 	}
 	fetched := err
+	defer func() {
+		if o.uidlMap != "" {
+			err = errors.Join(err, a.writeUIDLMap(ctx, v.Ledger, d.Account(), o.uidlMap))
+		}
+	}()
 	archived := upload.FromArchive(v.Ledger, v.Archive)
 	if err := a.send(ctx, upload.Options{Destination: d, Messages: ofSource{archived, mailboxes}, Ledger: v.Ledger, Selection: selection}, o.destFlags, s); err != nil {
 		return errors.Join(fetched, err)

@@ -24,6 +24,8 @@ type destFlags struct {
 	prefix              string
 	noSpecialUse        bool
 	subscribe, markSeen bool
+	sendRepaired        bool
+	uidlMap             string
 	connections         int
 	limit               *rate.Limiter
 	dryRun              bool
@@ -45,6 +47,8 @@ func (o *destFlags) register(cmd *cobra.Command) {
 	f.BoolVar(&o.noSpecialUse, "no-special-use", false, "do not put sent mail, drafts, junk and trash into the mailboxes the server has for them")
 	f.BoolVar(&o.subscribe, "subscribe", false, "subscribe to every mailbox that gets messages")
 	f.BoolVar(&o.markSeen, "mark-seen", false, "mark as read what comes from POP3, which knows no flags")
+	f.BoolVar(&o.sendRepaired, "send-repaired", false, "send a repaired copy of a message that the server refuses (NUL, bare CR, long lines, broken header)")
+	f.StringVar(&o.uidlMap, "uidl-map", "", "write to `FILE` which UIDL of a POP3 source became which UID, and to FILE.dovecot-uidlist what Dovecot can use")
 	f.IntVar(&o.connections, "connections", defaultConnections, "at most `N` connections to a server")
 	f.Func("limit-rate", "at most this `RATE` in octets per second (500K, 2M)", func(v string) (err error) {
 		o.limit, err = parseRate(v)
@@ -54,6 +58,9 @@ func (o *destFlags) register(cmd *cobra.Command) {
 }
 
 func (o *destFlags) check() error {
+	if err := checkUIDLMap(o.uidlMap); err != nil {
+		return err
+	}
 	if o.connections < 1 || o.connections > 50 {
 		return usage("write a number from 1 to 50", "--connections %d makes no sense", o.connections)
 	}
@@ -90,6 +97,7 @@ func (a *app) destination(ctx context.Context, typed string, o destFlags, trace 
 type uploadFlags struct {
 	destFlags
 	own       secretFlags // without "dest-": there is one server only
+	present   bool
 	selection selectionFlags
 }
 
@@ -104,10 +112,22 @@ earlier runs or from other programs, is recognised by content and not sent twice
 run may be stopped or cut off at any point; the same command run again goes on, and
 every message arrives once. Nothing is removed at the server.
 
+What the source no longer had at the last complete backup is sent, too, and counted;
+--present leaves it out. Quota and the limit for one message are asked for before
+anything is sent, and what will not fit is said. A message that the server refuses is
+named with the server's words and tried again in the next run; --send-repaired sends a
+repaired copy of it instead, the archive keeps the original.
+
 Mailboxes are made as needed. Sent mail, drafts, junk, trash and archive go to the
 mailboxes the server has for them, whatever they are called here; --map, --prefix
 and --no-special-use change that, and --dry-run shows the plan. In later runs flags
-that changed in the archive are followed; those changed at the server stay.
+that changed in the archive are followed; those changed at the server stay. A name
+that the server cannot have is escaped, which is said.
+
+After --uidl-map FILE, FILE has for every message that came from POP3 its old UIDL and
+its new UID. FILE.dovecot-uidlist has the same for INBOX as Dovecot keeps it, so that
+POP3 clients that leave mail on the server do not download all of it again:
+docs/formats.md tells how to put it there.
 
 The password is that of backup: --password-command, --password-file,
 MAILHAUL_PASSWORD and so on; each also with dest- (MAILHAUL_DEST_PASSWORD), which
@@ -127,6 +147,7 @@ wins.`,
 	o.own.register(cmd)
 	o.destFlags.register(cmd)
 	o.selection.register(cmd)
+	cmd.Flags().BoolVar(&o.present, "present", false, "only what the source still had at the last complete backup, and what mailhaul deleted there")
 	return cmd
 }
 
@@ -186,9 +207,13 @@ func (a *app) uploadFrom(ctx context.Context, archive, dest string, o uploadFlag
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	return a.send(ctx, upload.Options{
-		Destination: d, Messages: upload.FromArchive(v.Ledger, v.Archive), Ledger: v.Ledger, Selection: selection,
+	err = a.send(ctx, upload.Options{
+		Destination: d, Messages: upload.FromArchive(v.Ledger, v.Archive), Ledger: v.Ledger, Selection: selection, Present: o.present,
 	}, o.destFlags, s)
+	if o.uidlMap != "" && !o.dryRun {
+		err = errors.Join(err, a.writeUIDLMap(ctx, v.Ledger, d.Account(), o.uidlMap))
+	}
+	return err
 }
 
 // warnOf shows what is known before a run is shown.
@@ -203,9 +228,9 @@ func (a *app) send(ctx context.Context, u upload.Options, o destFlags, s *ui.Sum
 	run, end := a.show(mail.AccountLabel(u.Destination.Account()))
 	defer end()
 	u.Mapping, u.MarkSeen, u.Subscribe, u.DryRun, u.Parallel = o.mapping(), o.markSeen, o.subscribe, o.dryRun, o.connections
-	u.Notify = run.Notify
+	u.SendRepaired, u.Notify = o.sendRepaired, run.Notify
 	if o.dryRun {
-		u.Plan = a.showPlan
+		u.Plan, u.Forecast = a.showPlan, a.showForecast
 	}
 	res, err := upload.Run(ctx, u)
 	end()
@@ -221,7 +246,15 @@ func (a *app) send(ctx context.Context, u upload.Options, o destFlags, s *ui.Sum
 
 func fillUpload(s *ui.Summary, c upload.Counts) {
 	s.Listed, s.Uploaded, s.Adopted, s.Skipped, s.Failed = &c.Listed, &c.Uploaded, &c.Adopted, &c.Skipped, &c.Failed
-	s.Flags, s.Altered, s.Octets = &c.Flags, &c.Altered, c.Octets
+	s.Flags, s.Altered, s.Repaired, s.Gone, s.Octets = &c.Flags, &c.Altered, &c.Repaired, &c.Gone, c.Octets
+}
+
+func (a *app) showForecast(f upload.Forecast) {
+	messages, octets := f.Excess()
+	a.ui.Forecast(ui.Forecast{
+		Messages: f.Messages, Octets: f.Octets, TooBig: f.TooBig, Limit: f.Limit,
+		FreeOctets: f.Space.Octets, FreeMessages: f.Space.Messages, ExcessMessages: messages, ExcessOctets: octets,
+	})
 }
 
 func (a *app) showPlan(targets []upload.Target) {
@@ -233,7 +266,7 @@ func (a *app) showPlan(targets []upload.Target) {
 func uploadTotals(m upload.MailboxResult) ui.UploadMailbox {
 	t := ui.UploadMailbox{
 		Mailbox: m.Name, From: m.From, Listed: m.Listed, Uploaded: m.Uploaded, Adopted: m.Adopted, Skipped: m.Skipped,
-		Failed: m.Failed, Flags: m.Flags, Altered: m.Altered, Octets: m.Octets,
+		Failed: m.Failed, Flags: m.Flags, Altered: m.Altered, Repaired: m.Repaired, Gone: m.Gone, Octets: m.Octets,
 	}
 	if m.Err != nil {
 		t.Error = m.Err.Error()

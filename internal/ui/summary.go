@@ -25,6 +25,8 @@ type Summary struct {
 	Checked    *int64  `json:"checked,omitempty"`    // verify: messages read back
 	Flags      *int64  `json:"flags,omitempty"`      // uploaded before, and their flags were changed now
 	Altered    *int64  `json:"altered,omitempty"`    // uploaded or adopted, but the destination changed their octets
+	Repaired   *int64  `json:"repaired,omitempty"`   // part of uploaded: a repaired copy was sent
+	Gone       *int64  `json:"gone,omitempty"`       // no longer at the source; part of listed, or left out with --present
 	Octets     int64   `json:"octets"`               // archived, uploaded or read back
 	Seconds    float64 `json:"seconds"`
 	Exit       int     `json:"exit"`

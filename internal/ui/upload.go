@@ -36,6 +36,43 @@ func (u *UI) Target(t Target) {
 	u.Result("%s -> %s%s", t.From, t.To, note)
 }
 
+// Forecast is what a run would send, and what of it will not fit. -1 is what the
+// destination does not say.
+type Forecast struct {
+	Type           string `json:"type"` // always "forecast"
+	Messages       int64  `json:"messages"`
+	Octets         int64  `json:"octets"`
+	TooBig         int64  `json:"too_big"` // messages over Limit; they come besides
+	Limit          int64  `json:"limit"`   // octets of one message, 0: not said
+	FreeOctets     int64  `json:"free_octets"`
+	FreeMessages   int64  `json:"free_messages"`
+	ExcessMessages int64  `json:"excess_messages"` // about so many messages will not fit
+	ExcessOctets   int64  `json:"excess_octets"`
+}
+
+// Forecast prints what a plan comes to.
+func (u *UI) Forecast(f Forecast) {
+	f.Type = "forecast"
+	u.Object(f)
+	if u.opt.JSON {
+		return
+	}
+	free := ""
+	switch {
+	case f.FreeOctets >= 0:
+		free = ", " + Octets(f.FreeOctets) + " free at the destination"
+	case f.FreeMessages >= 0:
+		free = ", space for " + Plural(f.FreeMessages, "message") + " at the destination"
+	}
+	u.Result("to send: %s, %s%s", Plural(f.Messages, "message"), Octets(f.Octets), free)
+	if f.TooBig > 0 {
+		u.Result("will not fit: %s of more than the %s that the destination takes in one", Plural(f.TooBig, "message"), Octets(f.Limit))
+	}
+	if f.ExcessMessages > 0 {
+		u.Result("will not fit: about %s for lack of space", Plural(f.ExcessMessages, "message"))
+	}
+}
+
 // UploadMailbox is what a run did in one mailbox of a destination.
 type UploadMailbox struct {
 	Type     string   `json:"type"` // always "mailbox"
@@ -48,6 +85,8 @@ type UploadMailbox struct {
 	Failed   int64    `json:"failed"`
 	Flags    int64    `json:"flags"`   // known messages whose flags were changed
 	Altered  int64    `json:"altered"` // the destination changed their octets
+	Repaired int64    `json:"repaired"`
+	Gone     int64    `json:"gone"` // no longer at the source
 	Octets   int64    `json:"octets"`
 	Error    string   `json:"error,omitempty"` // why it could not be completed
 }
@@ -78,6 +117,8 @@ func (s Summary) uploadLine(label string) string {
 	parts = append(parts, Count(value(s.Skipped))+" already there", Count(value(s.Failed))+" failed")
 	optional(s.Flags, "with new flags")
 	optional(s.Altered, "altered by the server")
+	optional(s.Repaired, "as repaired copies")
+	optional(s.Gone, "no longer at the source")
 	return fmt.Sprintf("%s: %s, in %s", label, strings.Join(parts, ", "),
 		Duration(time.Duration(s.Seconds*float64(time.Second))))
 }
