@@ -28,6 +28,8 @@ const (
 
 // Plan is what would go and what would stay.
 type Plan struct {
+	unread []error // mailboxes that the server does not show
+
 	Account   string
 	Mode      string
 	Mailboxes []MailboxPlan // in the order of their names
@@ -123,6 +125,10 @@ func makePlan(ctx context.Context, o Options, mode string) (*Plan, error) {
 			continue
 		}
 		mp, err := p.mailbox(ctx, mb)
+		if mail.KindOf(err) == mail.KindPartial { // the server refuses this mailbox: the others can be freed
+			plan.unread = append(plan.unread, err)
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -41,8 +41,9 @@ func Run(ctx context.Context, o Options) (Result, error) {
 			return res, err
 		}
 	}
+	unread := errors.Join(res.Plan.unread...)
 	if o.DryRun || res.Plan.Go.Messages == 0 {
-		return res, nil
+		return res, unread
 	}
 	if err := o.Ledger.Backup(ctx); err != nil {
 		return res, err
@@ -53,7 +54,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 			return res, err
 		}
 	}
-	return res, r.damaged
+	return res, errors.Join(unread, r.damaged)
 }
 
 // count enters what stays by plan; what is to go is counted when it is known.
@@ -266,9 +267,14 @@ func (r *run) order(ctx context.Context, m *MailboxPlan, doomed []mail.Doomed, f
 	var results []mail.DeletionResult
 	settled := make(map[int]bool)
 	moved := make(map[int]mail.Info)
+	wanted := make(map[int]bool) // those that stay by our own rule
 	err := r.Source.Delete(ctx, m.mb, mail.DeleteOrder{
 		Proofs: proofs, Mode: r.mode,
-		Allow: func(i int, in mail.Info) string { return r.allow(in, facts[i]) },
+		Allow: func(i int, in mail.Info) string {
+			why := r.allow(in, facts[i])
+			wanted[i] = why != ""
+			return why
+		},
 		Intend: func(passed []int) error {
 			list := make([]mail.Doomed, len(passed))
 			for n, i := range passed {
@@ -294,11 +300,11 @@ func (r *run) order(ctx context.Context, m *MailboxPlan, doomed []mail.Doomed, f
 				r.res.Octets += max(0, facts[i].size)
 				return
 			}
-			if _, ordered := ids[i]; ordered && why != mail.WhyVanished && why != mail.WhyChanged {
-				r.refused(why)
+			if wanted[i] || why == mail.WhyVanished || why == mail.WhyChanged {
+				r.stay(why)
 				return
 			}
-			r.stay(why)
+			r.refused(why)
 		},
 	})
 	if len(results) > 0 {
@@ -343,7 +349,7 @@ func (r *run) failed(m *MailboxPlan, c candidate, err error) {
 	r.Notify(mail.Event{Kind: mail.EventFailed, Ref: r.ref(m, c.uid), Err: err})
 }
 
-// refused counts a message that the server was told to remove and did not; it is
+// refused counts a message that should have gone and that the server keeps; it is
 // told once for all that have the same reason.
 func (r *run) refused(why string) {
 	r.mu.Lock()
