@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"context"
+	"errors"
 	"io"
 	"strconv"
 	"sync"
@@ -46,17 +47,21 @@ func (r *run) mailbox(ctx context.Context, mb mail.Mailbox) (MailboxResult, erro
 	}
 	r.Notify(mail.Event{Kind: mail.EventMailbox, Ref: mail.Ref{Account: account, Mailbox: mb.Name}, N: int64(len(l.wants)), Octets: l.octets})
 	if len(l.wants) == 0 && l.unidentified == 0 {
-		return res, nil
+		return res, l.incomplete
 	}
 	t := &take{run: r, mb: mb, claims: l.claims, outcome: make(map[string]outcome, len(l.wants))}
 	counts, err := t.all(ctx, l)
 	res.Counts.add(counts)
+	if err == nil {
+		err = l.incomplete
+	}
 	return res, err
 }
 
-// listing is what one complete listing of a mailbox says, held against the
-// claims of the ledger.
+// listing is what one listing of a mailbox says, held against the claims of the
+// ledger.
 type listing struct {
+	incomplete   error  // ErrIncomplete: told when what came is archived
 	counts       Counts // Listed and Skipped
 	wants        []mail.Want
 	octets       int64 // of wants
@@ -100,6 +105,10 @@ func (r *run) list(ctx context.Context, mb mail.Mailbox, since string) (*listing
 		return l, err
 	}
 	for in, err := range r.Source.List(ctx, mb) {
+		if errors.Is(err, ErrIncomplete) {
+			l.incomplete = err
+			break
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -108,7 +117,9 @@ func (r *run) list(ctx context.Context, mb mail.Mailbox, since string) (*listing
 		}
 		l.take(in, r.Selection)
 	}
-	l.change.Gone = claims.missing(l.unidentified > 0)
+	if l.incomplete == nil {
+		l.change.Gone = claims.missing(l.unidentified > 0)
+	}
 	return l, nil
 }
 

@@ -7,10 +7,15 @@ package fetch
 
 import (
 	"context"
+	"errors"
 	"iter"
 
 	"mailhaul/mail"
 )
+
+// ErrIncomplete is the error of a listing that lacks messages the server counts.
+// What it yielded is there and can be fetched.
+var ErrIncomplete = errors.New("the listing is incomplete")
 
 // Source is an account at a server that messages can be read from.
 //
@@ -29,7 +34,8 @@ type Source interface {
 
 	// List yields every message of the mailbox once, in the server's order. An
 	// error ends the sequence and means that the listing is not complete: nothing
-	// may be concluded from what is missing in it. If mb.UIDValidity is not 0 and
+	// may be concluded from what is missing in it; what came is good only where the
+	// error is ErrIncomplete. If mb.UIDValidity is not 0 and
 	// the server shows another one, that is an error.
 	List(ctx context.Context, mb mail.Mailbox) iter.Seq2[mail.Info, error]
 

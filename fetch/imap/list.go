@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 
+	"mailhaul/fetch"
 	"mailhaul/internal/imapconn"
 	"mailhaul/mail"
 )
@@ -21,7 +22,7 @@ const maxUnlisted = 1000
 // Where that brings fewer messages than the server counts (limits, broken
 // messages), it asks once more by sequence number. What is still missing is yielded
 // with neither UID nor size: the message counts, and nothing is concluded from its
-// absence. More than a thousand of those are an error. Messages without a lasting
+// absence. More than a thousand of those are fetch.ErrIncomplete. Messages without a lasting
 // UID (no UIDVALIDITY, UIDNOTSTICKY) are yielded without UID, too.
 func (s *Source) List(ctx context.Context, mb mail.Mailbox) iter.Seq2[mail.Info, error] {
 	return func(yield func(mail.Info, error) bool) {
@@ -131,7 +132,7 @@ func (l *listing) again(ctx context.Context, c *imapconn.Conn, sel imapconn.Sele
 	if n > maxUnlisted {
 		e := &mail.Error{
 			Kind: mail.KindTemporary, Op: "list messages",
-			Err:  givenUp{fmt.Errorf("server counts %d messages and lists %d", sel.Exists, l.uids.len())},
+			Err:  givenUp{fmt.Errorf("server counts %d messages and lists %d: %w", sel.Exists, l.uids.len(), fetch.ErrIncomplete)},
 			Hint: "some providers limit how many messages IMAP shows: see their settings",
 		}
 		for _, r := range []imapconn.Result{first, res} {

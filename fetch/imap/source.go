@@ -196,7 +196,11 @@ func (s *Source) at(err error, mb mail.Mailbox, op string) error {
 	}
 	if r, ok := errors.AsType[*imapconn.Refused](err); ok {
 		if _, already := errors.AsType[*mail.Error](err); !already {
-			err = &mail.Error{Kind: r.Kind(), Op: op, Server: r.Words(), Err: err}
+			kind := r.Kind()
+			if kind == mail.KindOther { // this mailbox only
+				kind = mail.KindPartial
+			}
+			err = &mail.Error{Kind: kind, Op: op, Server: r.Words(), Err: err}
 		}
 	}
 	me, ok := err.(*mail.Error)

@@ -36,7 +36,7 @@ func (c *Conn) Select(ctx context.Context, raw string, then ...string) (Box, []s
 	defer c.Bind(ctx)()
 	name, ok := commandString(raw, c.literalPlus())
 	if !ok {
-		return Box{}, nil, fmt.Errorf("mailbox name %q cannot be sent to this server", raw)
+		return Box{}, nil, unsendable(raw)
 	}
 	if err := c.settle(); err != nil {
 		return Box{}, nil, err
@@ -136,7 +136,7 @@ func (c *Conn) Append(ctx context.Context, raw string, msgs []Message) (Appended
 	}
 	name, ok := commandString(raw, c.literalPlus())
 	if !ok {
-		return Appended{}, fmt.Errorf("mailbox name %q cannot be sent to this server", raw)
+		return Appended{}, unsendable(raw)
 	}
 	if err := c.settle(); err != nil {
 		return Appended{}, err

@@ -495,7 +495,7 @@ func (c *Conn) examine(raw string) (wait func() (Result, error), err error) {
 	}
 	spelled, ok := commandString(raw, c.literalPlus())
 	if !ok {
-		return nil, fmt.Errorf("mailbox name %q cannot be sent to this server", raw)
+		return nil, unsendable(raw)
 	}
 	verb := "EXAMINE "
 	if !readOnly {

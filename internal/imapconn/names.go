@@ -1,9 +1,12 @@
 package imapconn
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"mailhaul/mail"
 )
 
 // Names maps a server's mailbox names to names in archive form and back. The
@@ -178,4 +181,10 @@ func unhex(c byte) byte {
 		return c - 'a' + 10
 	}
 	return 255
+}
+
+// unsendable is the error for a mailbox whose name no command can hold (NUL): it is
+// this mailbox alone that cannot be had.
+func unsendable(raw string) error {
+	return &mail.Error{Kind: mail.KindPartial, Op: "name mailbox", Err: fmt.Errorf("mailbox name %q cannot be sent to this server", raw)}
 }
