@@ -22,7 +22,7 @@ type IMAP struct {
 	Capabilities string                   // "" means IMAP4rev1 SASL-IR AUTH=PLAIN LITERAL+
 	UIDValidity  string                   // "" means 1
 	Messages     []IMAPMessage            // of INBOX
-	Boxes        map[string][]IMAPMessage // other mailboxes, by their names as sent; where it is nil, any name can be selected
+	Boxes        map[string][]IMAPMessage // other mailboxes, by their names as sent; where it is nil, any name can be selected, and literals are read as lines
 	TLS          *tls.Config              // TLS from the first octet; nil for none
 
 	// Answer may answer a command itself and then returns true. Of a command with
@@ -165,6 +165,11 @@ func (s *IMAP) serve(c *IMAPConn) {
 		}
 		tag, cmd, _ := strings.Cut(line, " ")
 		c.Tag = tag
+		if s.strict() && !strings.HasPrefix(strings.ToUpper(cmd), "APPEND ") {
+			if cmd, err = c.strings(cmd); err != nil {
+				return
+			}
+		}
 		s.mu.Lock()
 		s.sent = append(s.sent, cmd)
 		s.mu.Unlock()
@@ -174,6 +179,32 @@ func (s *IMAP) serve(c *IMAPConn) {
 		if !s.answer(c, cmd) {
 			return
 		}
+	}
+}
+
+// strings reads the literals of a command and writes quoted strings for them.
+func (c *IMAPConn) strings(cmd string) (string, error) {
+	for {
+		m := literals.FindStringSubmatchIndex(cmd)
+		if m == nil {
+			return cmd, nil
+		}
+		n, err := strconv.Atoi(cmd[m[2]:m[3]])
+		if err != nil || n > 1<<20 {
+			return "", fmt.Errorf("literal of %s octets", cmd[m[2]:m[3]])
+		}
+		if m[4] == m[5] {
+			c.Send("+ go\r\n")
+		}
+		octets := make([]byte, n)
+		if _, err := io.ReadFull(c.R, octets); err != nil {
+			return "", err
+		}
+		rest, err := c.Line()
+		if err != nil {
+			return "", err
+		}
+		cmd = cmd[:m[0]] + quoted(string(octets)) + rest
 	}
 }
 

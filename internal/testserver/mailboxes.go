@@ -141,12 +141,20 @@ func (s *IMAP) strict() bool {
 	return s.Boxes != nil
 }
 
-// quote writes a mailbox name as an atom where that is possible.
+// quote writes a mailbox name as an atom where that is possible, else as a quoted
+// string or a literal.
 func quote(name string) string {
-	if name != "" && !strings.ContainsAny(name, " \\\"(){}%*\x7f") {
+	if name != "" && !strings.ContainsAny(name, " \\\"(){}%*\x7f\x00\r\n") {
 		return name
 	}
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(name) + `"`
+	if strings.ContainsAny(name, "\x00\r\n") {
+		return Literal(name)
+	}
+	return quoted(name)
+}
+
+func quoted(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
 }
 
 // argument reads an atom or a quoted string at the beginning of s.
