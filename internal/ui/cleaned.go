@@ -99,7 +99,7 @@ func Reasons(why map[string]int64) string {
 
 // Cleaned is how a deletion ended: Listed = Deleted + Skipped + Failed.
 type Cleaned struct {
-	Type    string           `json:"type"` // always "summary"
+	Type    string           `json:"type"` // "summary", or "account" of several
 	Command string           `json:"command"`
 	Source  string           `json:"source,omitempty"`
 	Archive string           `json:"archive,omitempty"`
@@ -118,7 +118,7 @@ type Cleaned struct {
 // Cleaned prints the end of a deletion: an object with JSON, else a line of what is
 // freed and one of what stayed; quiet leaves them out if all went well.
 func (u *UI) Cleaned(label string, c Cleaned) {
-	c.Type = "summary"
+	c.Type = u.last()
 	if u.opt.JSON {
 		u.Object(c)
 		return

@@ -2,7 +2,6 @@ package ui
 
 import (
 	"fmt"
-	"io"
 	"strings"
 	"time"
 	"unicode"
@@ -21,11 +20,14 @@ type state struct {
 	at                      time.Time
 }
 
-// line is the live line. Only one goroutine draws, holding the UI's lock.
+// line is the live line of one run. Only one goroutine renders it, holding the
+// UI's lock.
 type line struct {
-	w       io.Writer
 	bar     *progressbar.ProgressBar
-	cells   int // of the bar
+	out     rendered
+	name    string // of the run
+	among   bool   // others stand above or below, and names in front
+	cells   int    // of the bar
 	total   int64
 	samples []sample
 }
@@ -41,25 +43,37 @@ const (
 	rateWindow = 5 * time.Second
 )
 
-// plainWriter hides that the terminal is a file: the bar would fsync it.
-type plainWriter struct{ io.Writer }
+// rendered is what the bar drew last, without what moves the cursor.
+type rendered struct{ text string }
 
-func newLine(w io.Writer) *line { return &line{w: plainWriter{w}} }
+var controls = strings.NewReplacer("\r", "", "\x1b[2K", "", "\x1b[0K", "")
 
-func (l *line) clear() {
-	if l.bar != nil {
-		_ = l.bar.Clear()
+// Write takes what the bar draws at one time.
+func (r *rendered) Write(b []byte) (int, error) {
+	if text := controls.Replace(string(b)); text != "" {
+		r.text = text
 	}
+	return len(b), nil
 }
 
-func (l *line) draw(s state, columns int) {
+func newLine() *line { return &line{} }
+
+// render makes the text of the line for a terminal of so many columns. Where
+// several lines stand above each other, names is how many columns the names of
+// their runs may take; 0 for a line alone.
+func (l *line) render(s state, columns, names int) {
 	l.sample(s)
+	l.name = s.label
 	if columns == 0 {
 		columns = 80
 	}
 	if columns < narrowest {
-		l.clear()
+		l.out.text = ""
 		return
+	}
+	l.among = names > 0
+	if l.among {
+		columns -= min(names, columns/4) + 1
 	}
 	cells := min(max(columns/6, 2), 20)
 	if columns < 50 {
@@ -72,7 +86,11 @@ func (l *line) draw(s state, columns int) {
 		l.total = total
 		l.bar.ChangeMax64(total)
 	}
-	l.bar.Describe(cut(l.text(s, columns-frame-cells), columns-frame-cells))
+	text := cut(l.text(s, columns-frame-cells), columns-frame-cells)
+	if names > 0 {
+		text = Pad(text, columns-frame-cells)
+	}
+	l.bar.Describe(text)
 	_ = l.bar.Set64(s.octets)
 }
 
@@ -81,16 +99,14 @@ func (l *line) fit(cells int) {
 	if l.bar != nil && l.cells == cells {
 		return
 	}
-	l.clear()
 	l.cells, l.total = cells, 1
 	theme := progressbar.Theme{Saucer: "=", SaucerHead: ">", SaucerPadding: " ", BarStart: "[", BarEnd: "]"}
 	if cells == 0 {
 		theme.BarStart, theme.BarEnd = "", ""
 	}
 	l.bar = progressbar.NewOptions64(1,
-		progressbar.OptionSetWriter(l.w),
+		progressbar.OptionSetWriter(&l.out),
 		progressbar.OptionSetWidth(cells),
-		progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionSetElapsedTime(false),
 		progressbar.OptionSetPredictTime(false),
 		progressbar.OptionUseANSICodes(true),
@@ -119,11 +135,15 @@ func (l *line) rate() float64 {
 
 // text says what fits: the more columns, the more of it.
 func (l *line) text(s state, columns int) string {
+	label := s.label + ": "
+	if l.among {
+		label = ""
+	}
 	if s.waiting != "" {
-		return Escape(s.label + ": waiting: " + s.waiting)
+		return Escape(label + "waiting: " + s.waiting)
 	}
 	if s.planned == 0 {
-		return Escape(s.label + ": asking the server what is there")
+		return Escape(label + "asking the server what is there")
 	}
 	parts := []string{
 		Count(s.messages) + "/" + Count(s.planned),

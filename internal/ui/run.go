@@ -114,13 +114,13 @@ func (r *Run) loop() {
 	case r.u.opt.JSON:
 		r.every(progressEvery, func() { r.u.Object(r.progress()) })
 	case r.u.opt.Terminal && !r.u.opt.Quiet:
+		l := newLine()
 		r.u.mu.Lock()
-		r.u.line = newLine(r.u.opt.Err)
+		r.u.board.add(l)
 		r.u.mu.Unlock()
-		r.every(drawEvery, r.draw)
+		r.every(drawEvery, func() { r.draw(l) })
 		r.u.mu.Lock()
-		r.u.line.clear()
-		r.u.line = nil
+		r.u.board.remove(l)
 		r.u.mu.Unlock()
 	default:
 		<-r.stop
@@ -140,12 +140,13 @@ func (r *Run) every(d time.Duration, f func()) {
 	}
 }
 
-func (r *Run) draw() {
-	width := r.u.opt.Width()
+func (r *Run) draw(l *line) {
+	columns, rows := r.u.opt.Width(), r.u.opt.Height()
 	s := r.state()
 	r.u.mu.Lock()
 	defer r.u.mu.Unlock()
-	r.u.line.draw(s, width)
+	l.render(s, columns, r.u.board.names())
+	r.u.board.draw(l, columns, rows)
 }
 
 func (r *Run) state() state {

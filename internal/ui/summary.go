@@ -8,7 +8,7 @@ import (
 
 // Summary is how a run ended. Counters a verb cannot have are nil.
 type Summary struct {
-	Type       string  `json:"type"` // always "summary"
+	Type       string  `json:"type"` // "summary", or "account" of several
 	Command    string  `json:"command"`
 	Source     string  `json:"source,omitempty"`
 	Archive    string  `json:"archive,omitempty"`
@@ -105,7 +105,7 @@ func (s Summary) line(label string) string {
 // Summary prints the end of a backup: an object with JSON, else the closing
 // line; quiet leaves it out if all went well.
 func (u *UI) Summary(label string, s Summary) {
-	s.Type = "summary"
+	s.Type = u.last()
 	if u.opt.JSON {
 		u.Object(s)
 		return

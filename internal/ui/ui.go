@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -28,6 +29,7 @@ type Options struct {
 	Out, Err io.Writer
 	Terminal bool       // Err is a terminal that can draw a live line
 	Width    func() int // columns of that terminal, 0 if unknown; nil for 80
+	Height   func() int // its rows, 0 if unknown; nil for 24
 	Quiet    bool       // nothing but results and what went wrong
 	Verbose  bool       // more than needed
 	JSON     bool       // results as JSON lines
@@ -36,10 +38,16 @@ type Options struct {
 
 // UI prints. Its methods may be called from several goroutines at once.
 type UI struct {
-	opt  Options
-	mu   sync.Mutex
-	line *line // the live line, nil if none
-	err  error // the first error of writing a result
+	opt     Options
+	account string // the one it speaks for, where there are several; else ""
+	*screen
+}
+
+// screen is what all that print have in common.
+type screen struct {
+	mu    sync.Mutex
+	board board
+	err   error // the first error of writing a result
 }
 
 // New makes a UI. It prints nothing yet.
@@ -50,7 +58,33 @@ func New(o Options) *UI {
 	if o.Width == nil {
 		o.Width = func() int { return 0 }
 	}
-	return &UI{opt: o}
+	if o.Height == nil {
+		o.Height = func() int { return 0 }
+	}
+	return &UI{opt: o, screen: &screen{board: board{w: o.Err}}}
+}
+
+// For returns a UI that prints at the same place and speaks for one of several
+// accounts: its name stands in front of what a person reads and in every object.
+func (u *UI) For(account string) *UI {
+	return &UI{opt: u.opt, account: account, screen: u.screen}
+}
+
+// named puts the account in front of a text that does not begin with it.
+func (u *UI) named(text string) string {
+	if u.account == "" || strings.HasPrefix(text, u.account+":") {
+		return text
+	}
+	return u.account + ": " + text
+}
+
+// last is the type of the object that ends a run: with several accounts each has
+// one of its own.
+func (u *UI) last() string {
+	if u.account != "" {
+		return "account"
+	}
+	return "summary"
 }
 
 // Result prints one line of results, unless JSON was asked for.
@@ -71,6 +105,14 @@ func (u *UI) Object(v any) {
 		u.fail(err)
 		return
 	}
+	if u.account != "" && len(b) > 2 {
+		name, err := marshal(u.account)
+		if err != nil {
+			u.fail(err)
+			return
+		}
+		b = slices.Concat([]byte(`{"account":`), name, []byte(","), b[1:])
+	}
 	u.out(append(b, '\n'))
 }
 
@@ -87,14 +129,14 @@ func (u *UI) Raw(r io.Reader) error {
 // Note prints one line for a person to standard error, unless quiet.
 func (u *UI) Note(format string, args ...any) {
 	if !u.opt.Quiet {
-		u.say("", fmt.Sprintf(format, args...))
+		u.say("", u.named(fmt.Sprintf(format, args...)))
 	}
 }
 
 // Detail prints one line if verbose was asked for.
 func (u *UI) Detail(format string, args ...any) {
 	if u.opt.Verbose {
-		u.say("", fmt.Sprintf(format, args...))
+		u.say("", u.named(fmt.Sprintf(format, args...)))
 	}
 }
 
@@ -109,7 +151,7 @@ func (u *UI) Error(err error) {
 }
 
 func (u *UI) tell(word string, err error) {
-	u.say(u.opt.Program+": "+word, err.Error())
+	u.say(u.opt.Program+": "+word, u.named(err.Error()))
 	if hint := mail.HintOf(err); hint != "" {
 		u.say(u.opt.Program+": hint: ", hint)
 	}
@@ -157,12 +199,8 @@ func (u *UI) fail(err error) {
 	}
 }
 
-// clear takes the live line away; the caller holds u.mu.
-func (u *UI) clear() {
-	if u.line != nil {
-		u.line.clear()
-	}
-}
+// clear takes the live lines away; the caller holds u.mu.
+func (u *UI) clear() { u.board.clear() }
 
 // Err returns the first error met when writing results, such as a full disk
 // behind a redirection.

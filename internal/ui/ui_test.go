@@ -248,11 +248,13 @@ func TestLiveLine(t *testing.T) {
 	at := time.Now()
 	for columns := range 200 {
 		var out bytes.Buffer
-		l := newLine(&out)
+		l := newLine()
+		b := board{w: &out, lines: []*line{l}}
 		s := state{label: "home", mailbox: "Archive/\u202e日本語" + strings.Repeat("x", columns%90), planned: 61020, plannedOctets: 88e9, failed: 3}
 		for i := range 3 {
 			s.messages, s.octets, s.at = int64(i)*20000, int64(i)*30e9, at.Add(time.Duration(i)*time.Second)
-			l.draw(s, columns)
+			l.render(s, columns, b.names())
+			b.draw(l, columns, 24)
 		}
 		width := columns
 		if columns == 0 {
@@ -276,7 +278,7 @@ func TestLiveLine(t *testing.T) {
 
 func TestLiveLineText(t *testing.T) {
 	at := time.Now()
-	l := newLine(&bytes.Buffer{})
+	l := newLine()
 	s := state{label: "home", mailbox: "INBOX", messages: 1204, planned: 61020, octets: 10_000_000, plannedOctets: 88_100_000, at: at}
 	l.sample(state{at: at.Add(-2 * time.Second)})
 	l.sample(s)
@@ -302,7 +304,7 @@ func TestNoLiveLineInAPipe(t *testing.T) {
 		u := New(o)
 		run := u.Start("home")
 		run.Notify(mail.Event{Kind: mail.EventProgress, N: 1, Octets: 1})
-		if u.line != nil {
+		if len(u.board.lines) > 0 {
 			t.Errorf("%+v has a live line", o)
 		}
 		run.End()

@@ -9,7 +9,7 @@ import (
 
 // Verified is how a verification ended.
 type Verified struct {
-	Type       string  `json:"type"` // always "summary"
+	Type       string  `json:"type"` // "summary", or "account" of several
 	Command    string  `json:"command"`
 	Archive    string  `json:"archive,omitempty"`
 	Mailboxes  int64   `json:"mailboxes"`
@@ -59,7 +59,7 @@ func (u *UI) Finding(f Finding) {
 // Verified prints the end of a verification; complete says whether there is a
 // result to tell besides the error.
 func (u *UI) Verified(v Verified, complete bool) {
-	v.Type = "summary"
+	v.Type = u.last()
 	if u.opt.JSON {
 		u.Object(v)
 		return
@@ -67,7 +67,7 @@ func (u *UI) Verified(v Verified, complete bool) {
 	if !complete || u.opt.Quiet && v.Exit == 0 {
 		return
 	}
-	u.Result("%s: %s in %s verified (%s), %s missing, %s altered, %s unreadable, %s, in %s", v.Archive,
+	u.Result("%s: %s in %s verified (%s), %s missing, %s altered, %s unreadable, %s, in %s", u.named(v.Archive),
 		Plural(v.Verified, "message"), Plural(v.Mailboxes, "mailbox"), Octets(v.Octets),
 		Count(v.Missing), Count(v.Altered), Count(v.Unreadable), Plural(v.Extra, "extra file"), Duration(time.Duration(v.Seconds*float64(time.Second))))
 }
