@@ -70,6 +70,9 @@ func (a *app) account(ctx context.Context, typed string, s secretFlags, limit *r
 	if named != nil {
 		a.trustAsConfigured(&ac.server, named)
 		ac.secret.Entry = named.Entry
+		if a.only != "" && named.Entry == (config.Entry{}) {
+			ac.secret.Given = a.shared.password
+		}
 	}
 	if err := s.login.apply(&ac); err != nil {
 		return account{}, err

@@ -36,7 +36,7 @@ type backupFlags struct {
 func newBackup(a *app) *cobra.Command {
 	var o backupFlags
 	cmd := &cobra.Command{
-		Use:   "backup SOURCE ARCHIVE | backup ACCOUNT",
+		Use:   "backup SOURCE ARCHIVE | backup ACCOUNT | backup --all",
 		Short: "Copy what is new into the archive",
 		Long: `backup copies the messages that the archive does not have yet, and nothing else:
 nothing is changed at the server, no message is marked as read. A run may be
@@ -65,6 +65,9 @@ the topmost Received line).`,
   mailhaul backup imaps://ada@example.org ~/Mail --dry-run`,
 		Args: arguments(1, 2, "a SOURCE and an ARCHIVE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if a.wantsAll(cmd) {
+				return a.every(cmd, together)
+			}
 			args, err := a.sides(cmd, args, 0, "a SOURCE and an ARCHIVE")
 			if err != nil {
 				return err
@@ -72,6 +75,7 @@ the topmost Received line).`,
 			return a.backup(cmd.Context(), args[0], args[1], o)
 		},
 	}
+	registerAll(cmd)
 	o.secret.register(cmd)
 	o.selection.register(cmd)
 	f := cmd.Flags()

@@ -34,7 +34,7 @@ type cleanFlags struct {
 func newClean(a *app) *cobra.Command {
 	var o cleanFlags
 	cmd := &cobra.Command{
-		Use:   "clean SOURCE ARCHIVE | clean ACCOUNT",
+		Use:   "clean SOURCE ARCHIVE | clean ACCOUNT | clean --all",
 		Short: "Delete at the server, by rule, only what the archive provably holds",
 		Long: `clean frees the server. A message goes only if the rule selects it, the archive has
 it under this very UID (or UIDL), it was just read back with the right SHA-256, and
@@ -54,13 +54,21 @@ stop when reached. mailhaul undo puts back what was deleted.`,
   mailhaul clean imaps://ada@example.org ~/Mail --mailbox Lists --before 2024-01-01 --yes --max-delete 5000`,
 		Args: arguments(1, 2, "a SOURCE and an ARCHIVE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if a.wantsAll(cmd) {
+				return a.every(cmd, oneByOne)
+			}
 			args, err := a.sides(cmd, args, 0, "a SOURCE and an ARCHIVE")
 			if err != nil {
 				return err
 			}
+			if a.only != "" && !o.rule.selects("include-flagged") {
+				a.ui.Note("no rule below [account.%s.clean]: nothing to do", a.only)
+				return nil
+			}
 			return a.clean(cmd.Context(), args[0], args[1], o)
 		},
 	}
+	registerAll(cmd)
 	o.secret.register(cmd)
 	f := cmd.Flags()
 	o.rule = record(f, func() {
@@ -188,6 +196,7 @@ func (a *app) clean(ctx context.Context, source, archive string, o cleanFlags) e
 		s.Exit = worse(s.Exit, exitPartial)
 	}
 	if err == nil || a.flags.json || s.Deleted+s.Failed > 0 {
+		a.ended = s
 		a.ui.Cleaned(label, s)
 	}
 	a.exit.Store(int32(s.Exit))

@@ -69,7 +69,7 @@ func (a *app) named(typed string) (*config.Account, error) {
 		return nil, err
 	}
 	ac := f.Account(typed)
-	if ac != nil && vaultExists(typed) && !sameDir(typed, ac.Archive.Dir) {
+	if ac != nil && a.only == "" && vaultExists(typed) && !sameDir(typed, ac.Archive.Dir) {
 		return nil, usage("write ./"+typed+" for the directory, or rename the account", "%q is an account, and here also an archive", typed)
 	}
 	return ac, nil
@@ -131,6 +131,9 @@ func (a *app) adopt(cmd *cobra.Command, ac *config.Account) error {
 // account, which has both; the settings of the one that stands for the server are
 // adopted.
 func (a *app) sides(cmd *cobra.Command, args []string, server int, what string) ([]string, error) {
+	if a.only != "" {
+		args = []string{a.only}
+	}
 	if len(args) == 1 {
 		ac, err := a.named(args[0])
 		if err != nil {

@@ -31,10 +31,16 @@ type app struct {
 	stdout, stderr io.Writer
 	ui             *ui.UI
 	flags          globalFlags
-	current        atomic.Pointer[ui.Run] // what SIGUSR1 asks about
+	current        atomic.Pointer[ui.Run] // being shown
 	exit           atomic.Int32           // code the verb chose for a run without error
 	stateDir       string                 // where archives are remembered; "" for the user's
 	shared         *shared
+	args           []string // as typed
+
+	// Where the verb is run for several accounts, each has an app of its own.
+	only  string        // the name of the account; "" where there is one run only
+	late  chan struct{} // closed when it has not ended in time
+	ended any           // what was told as the end of the run
 }
 
 // run runs the program and returns its exit code.
@@ -43,7 +49,7 @@ func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
 	}
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, shared: &shared{}}
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, shared: &shared{}, args: args}
 	a.ui = a.newUI()
 	ctx, stop := a.watchSignals(context.Background())
 	defer stop()
@@ -75,6 +81,13 @@ func (a *app) newUI() *ui.UI {
 				return 0
 			}
 			return columns
+		}
+		o.Height = func() int {
+			_, rows, err := term.GetSize(int(f.Fd()))
+			if err != nil {
+				return 0
+			}
+			return rows
 		}
 	}
 	return ui.New(o)
@@ -131,6 +144,9 @@ func (a *app) start(cmd *cobra.Command) error {
 		return err
 	}
 	a.flags.timeoutTyped = cmd.Flags().Changed("timeout")
+	if a.only != "" {
+		return nil // prints with the others
+	}
 	a.ui = a.newUI()
 	slog.SetDefault(a.ui.Logger(a.flags.level()))
 	return nil

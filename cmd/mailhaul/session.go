@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,6 +23,10 @@ func (a *app) limit(ctx context.Context) (context.Context, context.CancelFunc) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, a.flags.maxTime, errMaxTime)
 	late := time.AfterFunc(a.flags.maxTime+grace, func() {
+		if a.only != "" { // the others go on
+			close(a.late)
+			return
+		}
 		a.ui.Error(errMaxTime)
 		os.Exit(exitTemporary)
 	})
@@ -42,18 +47,32 @@ func (a *app) openTrace() (*dial.Trace, func() error, error) {
 
 // show begins to show a run; SIGUSR1 asks it where it stands.
 func (a *app) show(label string) (*ui.Run, func()) {
+	if a.only != "" {
+		label = a.only
+	}
 	r := a.ui.Start(label)
 	a.current.Store(r)
+	a.shared.mu.Lock()
+	a.shared.runs = append(a.shared.runs, r)
+	a.shared.mu.Unlock()
 	return r, sync.OnceFunc(func() {
 		a.current.Store(nil)
+		a.shared.mu.Lock()
+		a.shared.runs = slices.DeleteFunc(a.shared.runs, func(x *ui.Run) bool { return x == r })
+		a.shared.mu.Unlock()
 		r.End()
 	})
 }
 
 // status answers SIGUSR1.
 func (a *app) status() {
-	if r := a.current.Load(); r != nil {
+	a.shared.mu.Lock()
+	runs := slices.Clone(a.shared.runs)
+	a.shared.mu.Unlock()
+	for _, r := range runs {
 		r.Status()
+	}
+	if len(runs) > 0 {
 		return
 	}
 	// Not by a.ui, which start may just be replacing.
@@ -75,6 +94,7 @@ func (a *app) conclude(ctx context.Context, label string, s ui.Summary, err erro
 	}
 	s.Exit = code
 	if err == nil || a.flags.json || count(s.Listed) > 0 {
+		a.ended = s
 		a.ui.Summary(label, s)
 	}
 	a.exit.Store(int32(code))

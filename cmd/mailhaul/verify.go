@@ -13,8 +13,8 @@ import (
 )
 
 func newVerify(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "verify ARCHIVE",
+	cmd := &cobra.Command{
+		Use:   "verify ARCHIVE | verify ACCOUNT | verify --all",
 		Short: "Re-read every octet of the archive",
 		Long: `verify reads every message of the archive back to the end and compares length and
 SHA-256 with what was recorded when it was fetched. It names what is missing,
@@ -24,8 +24,18 @@ no error. Nothing is changed, and no server is asked.`,
   mailhaul verify ~/Mail -q && echo all there
   mailhaul verify ~/Mail --json`,
 		Args: arguments(1, 1, "an ARCHIVE"),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.verify(cmd.Context(), args[0]) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if a.wantsAll(cmd) {
+				return a.every(cmd, oneByOne)
+			}
+			if a.only != "" {
+				args = []string{a.only}
+			}
+			return a.verify(cmd.Context(), args[0])
+		},
 	}
+	registerAll(cmd)
+	return cmd
 }
 
 func (a *app) verify(ctx context.Context, typed string) error {
@@ -38,6 +48,9 @@ func (a *app) verify(ctx context.Context, typed string) error {
 	s.Exit = a.code(ctx, err)
 	if err != nil && !errors.Is(err, errDamaged) {
 		a.ui.Error(asInterrupted(ctx, err))
+	}
+	if err == nil || errors.Is(err, errDamaged) || a.flags.json {
+		a.ended = s
 	}
 	a.ui.Verified(s, err == nil || errors.Is(err, errDamaged))
 	a.exit.Store(int32(s.Exit))

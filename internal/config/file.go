@@ -46,7 +46,7 @@ type Account struct {
 	Entry   Entry         // where its password is
 
 	CAFile, Fingerprint   string // as --ca-file and --tls-fingerprint
-	ClientCert, ClientKey string // PEM files; both or none
+	ClientCert, ClientKey string // PEM files; the key may be in the same one
 	AllowCleartext        bool
 	Timeout               time.Duration // 0 where the flag's default holds
 
@@ -298,11 +298,11 @@ func (f *File) account(s *section, name string, line int) *Account {
 		}
 		a.Fingerprint = pin
 	}
-	var certLine int
-	a.ClientCert, certLine = f.file(s, "client-cert")
-	a.ClientKey, _ = f.file(s, "client-key")
-	if (a.ClientCert == "") != (a.ClientKey == "") {
-		s.r.fail(max(certLine, line), "give both client-cert and client-key", "a client certificate needs its key, and a key its certificate")
+	var keyLine int
+	a.ClientCert, _ = f.file(s, "client-cert")
+	a.ClientKey, keyLine = f.file(s, "client-key")
+	if a.ClientKey != "" && a.ClientCert == "" {
+		s.r.fail(keyLine, "add client-cert", "client-key without a certificate")
 	}
 	a.AllowCleartext, _ = s.bool("allow-cleartext")
 	if t, at := s.text("timeout"); t != "" {

@@ -189,7 +189,7 @@ func TestLoadErrors(t *testing.T) {
 		{server + "password-command = \"a 'b\"", "line 3: password-command: a quote is not closed", "sh -c"},
 		{server + "keyring = \"yes\"", "line 3: keyring wants true or false", "keyring = true"},
 		{server + "tls-fingerprint = \"12\"", "line 3: tls-fingerprint is no SHA-256", "openssl"},
-		{server + "client-cert = \"x\"", "line 3: a client certificate needs its key", "both"},
+		{server + "client-key = \"x\"", "line 3: client-key without a certificate", "client-cert"},
 		{server + "timeout = \"soon\"", `line 3: timeout = "soon" is no time`, "30s"},
 		{server + "connections = 1.5", "line 3: connections cannot be read", "--connections"},
 		{server + "max-time = \"bad\"", `line 3: max-time = "bad": backup --max-time`, "mend it"},

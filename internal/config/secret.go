@@ -89,6 +89,15 @@ func (p Password) Find(ctx context.Context) (auth.Secret, error) {
 		"give --password-command CMD or --password-file FILE, set MAILHAUL_PASSWORD, or add the host to ~/.netrc; without a terminal nothing is asked")
 }
 
+// TakeEnvironment takes a password out of the environment, for several accounts
+// to be Given; "" if there is none.
+func TakeEnvironment(name string) (auth.Secret, error) {
+	if _, ok := os.LookupEnv(name); !ok {
+		return "", nil
+	}
+	return Password{Env: name}.Find(context.Background())
+}
+
 // configured looks where the configuration says, and into the keyring.
 func (p Password) configured(ctx context.Context) (s auth.Secret, found bool, err error) {
 	switch e := p.Entry; {
