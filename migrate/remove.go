@@ -147,7 +147,7 @@ func RemoveExtra(ctx context.Context, o RemoveOptions) (clean.Result, error) {
 		}
 	}
 	res, err := clean.Run(ctx, clean.Options{
-		Source: destination{o.Copies, o.Account, all}, Archive: c, Ledger: copyLedger{o.Ledger}, IncludeFlagged: true,
+		Source: some{o.Copies, all}, Archive: c, Ledger: renamed{copyLedger{o.Ledger}, o.Account}, IncludeFlagged: true,
 		Mode: mail.ModeExpunge, Rule: "migrate --delete-extra", Confirm: o.Confirm, DryRun: o.DryRun, Notify: o.Notify,
 		Only: func(in mail.Info) bool { return doomed[mail.Ref{Mailbox: in.Ref.Mailbox, UID: in.Ref.UID}] },
 		Keep: func(in mail.Info, message int64) string {
@@ -223,14 +223,24 @@ func (o *RemoveOptions) extra(ctx context.Context) (map[int64]mail.Flags, error)
 	return extra, nil
 }
 
-// destination is the destination under its name in the ledger, with the mailboxes
-// that matter.
-type destination struct {
+// some is a source of which only some mailboxes matter.
+type some struct {
 	clean.Source
-	account   string
 	mailboxes []mail.Mailbox
 }
 
-func (d destination) Account() string { return d.account }
+func (s some) Mailboxes(context.Context) ([]mail.Mailbox, error) { return s.mailboxes, nil }
 
-func (d destination) Mailboxes(context.Context) ([]mail.Mailbox, error) { return d.mailboxes, nil }
+// renamed is the ledger of the destination, which has a name of its own there.
+type renamed struct {
+	copyLedger
+	account string
+}
+
+func (r renamed) Claims(ctx context.Context, _, mailbox string, yield func(mail.Claim) error) error {
+	return r.copyLedger.Claims(ctx, r.account, mailbox, yield)
+}
+
+func (r renamed) OpenDeletions(ctx context.Context, _, mailbox string) ([]mail.Deletion, error) {
+	return r.copyLedger.OpenDeletions(ctx, r.account, mailbox)
+}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +28,33 @@ type migrateFlags struct {
 	own       secretFlags
 	selection selectionFlags
 	archive   string
+	remove    removeFlags
+}
+
+// removeFlags are those that delete.
+type removeFlags struct {
+	source, extra, yes bool
+	ceiling            ceiling
+}
+
+func (o *removeFlags) register(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.BoolVar(&o.source, "delete-source", false, "delete at the source what was read back from the destination and is the same, octet for octet")
+	f.BoolVar(&o.extra, "delete-extra", false, "remove at the destination what was sent by migrate and the source lacked in two runs (IMAP only); asks first")
+	f.BoolVar(&o.yes, "yes", false, "do not ask before --delete-extra removes something")
+	o.ceiling.register(f)
+}
+
+func (o *removeFlags) check(protocol string) error {
+	switch {
+	case o.extra && protocol != "imap":
+		return usage("over POP3 nothing can be concluded from a message that is not there", "--delete-extra needs an IMAP source")
+	case o.yes && !o.extra:
+		return usage("add --delete-extra, or leave it out", "--yes answers what only --delete-extra asks")
+	case o.ceiling.set && !o.extra && !o.source:
+		return usage("add --delete-source or --delete-extra, or leave it out", "--max-delete says what these may do")
+	}
+	return nil
 }
 
 func newMigrate(a *app) *cobra.Command {
@@ -41,8 +67,17 @@ and dates. Run it days ahead, again and again while both are in use, and a last 
 after the switch: a later run sends only what is new and follows flags that changed
 at the source; flags changed at the destination stay. Mail that is there already,
 from other programs too, is recognised by content and not sent twice. A run may be
-stopped or cut off at any point; the same command run again goes on. Nothing is
-changed at the source, and nothing is removed at either.
+stopped or cut off at any point; the same command run again goes on. Empty mailboxes
+and subscriptions go along, once. Unless asked to, nothing is changed at the source,
+and nothing is removed at either.
+
+--delete-source deletes at the source what the destination holds: the copy is read
+back, and the message goes only if both are the same, octet for octet. It does not
+ask. --delete-extra removes at the destination what migrate itself put there and
+nobody changed, once the source lacked it in two runs; a mailbox that vanished, was
+renamed or emptied there removes nothing. It shows what would go, and asks; without a
+terminal it needs --yes, and without --max-delete it does not take more than half of
+a mailbox of over 100 messages.
 
 How far each message got is remembered below $XDG_STATE_HOME/mailhaul/migrate; if
 that is lost, it is learnt again by content. With --archive the messages are kept
@@ -54,7 +89,8 @@ question on the terminal.`,
 		Example: `  mailhaul migrate imaps://ada@old.example.org imaps://ada@new.example.org --dry-run
   mailhaul migrate imaps://ada@old.example.org imaps://ada@new.example.org
   mailhaul migrate pop3s://ada@old.example.org imaps://ada@new.example.org --mark-seen
-  mailhaul migrate imaps://ada@old.example.org imaps://ada@new.example.org --archive ~/Mail`,
+  mailhaul migrate imaps://ada@old.example.org imaps://ada@new.example.org --archive ~/Mail
+  mailhaul migrate imaps://ada@old.example.org imaps://ada@new.example.org --delete-extra --yes --max-delete 500`,
 		Args: arguments(2, 2, "a SOURCE and a DEST"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.adoptFrom(cmd, args[0]); err != nil {
@@ -67,6 +103,7 @@ question on the terminal.`,
 	o.destFlags.register(cmd)
 	o.selection.register(cmd)
 	cmd.Flags().StringVar(&o.archive, "archive", "", "keep a copy of every message in the archive `DIR`")
+	o.remove.register(cmd)
 	return cmd
 }
 
@@ -137,44 +174,126 @@ func (a *app) migrateFrom(ctx context.Context, source, dest string, o migrateFla
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	if o.archive != "" {
-		return a.migrateOver(ctx, src, d, selection, parallel(from.server, o.connections), o, s)
+	m := &migration{
+		app: a, flags: o, src: src, dest: d, s: s,
+		options: migrate.Options{
+			Source: src, Destination: d, Selection: selection, Parallel: parallel(from.server, o.connections),
+			Upload: upload.Options{
+				Mapping: o.mapping(), MarkSeen: o.markSeen, Subscribe: o.subscribe, SendRepaired: o.sendRepaired, DryRun: o.dryRun, Parallel: o.connections,
+			},
+		},
+		reread: func() (fetch.Source, error) { return a.openSource(to.server, toSecret, o.connections) },
 	}
-	return a.migrateThrough(ctx, src, d, selection, parallel(from.server, o.connections), o, s)
+	return m.run(ctx)
 }
 
-// migrateThrough keeps no octets.
-func (a *app) migrateThrough(ctx context.Context, src fetch.Source, d upload.Destination, selection mail.Selection, connections int, o migrateFlags, s *ui.Summary) (err error) {
-	dir, err := migrationDir(src.Account(), d.Account(), s.Source+" "+s.Dest)
+// migration is one run.
+type migration struct {
+	*app
+	flags   migrateFlags
+	src     fetch.Source
+	dest    upload.Destination
+	reread  func() (fetch.Source, error) // the destination as a source
+	options migrate.Options
+	ledger  migrateLedger
+	s       *ui.Summary
+}
+
+// migrateLedger is what moving and deleting need.
+type migrateLedger interface {
+	migrate.Ledger
+	migrate.RemoveLedger
+	uidlSource
+}
+
+// account is the destination's name in the ledger.
+func (m *migration) account() string {
+	if m.options.Upload.Account != "" {
+		return m.options.Upload.Account
+	}
+	return migrate.AccountOf(m.dest.Account())
+}
+
+func (m *migration) run(ctx context.Context) (err error) {
+	if err := m.flags.remove.check(strings.SplitN(m.src.Account(), ":", 2)[0]); err != nil {
+		return err
+	}
+	open := m.withoutArchive
+	if m.flags.archive != "" {
+		open = m.withArchive
+	}
+	closeAll, err := open(ctx)
 	if err != nil {
 		return err
 	}
-	l, closeLedger, err := a.migrationLedger(ctx, dir, o.dryRun)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, closeLedger()) }()
-	run, end := a.show(mail.AccountLabel(d.Account()))
+	defer func() { err = errors.Join(err, closeAll()) }()
+	run, end := m.show(mail.AccountLabel(m.dest.Account()))
 	defer end()
-	u := upload.Options{Mapping: o.mapping(), MarkSeen: o.markSeen, Subscribe: o.subscribe, SendRepaired: o.sendRepaired, DryRun: o.dryRun, Parallel: o.connections}
-	if o.dryRun {
-		u.Plan = a.showPlan
+	o := m.options
+	o.Ledger, o.Notify = m.ledger, run.Notify
+	if o.Upload.DryRun {
+		o.Upload.Plan, o.Upload.Forecast = m.showPlan, m.showForecast
 	}
-	res, err := migrate.Run(ctx, migrate.Options{
-		Source: src, Destination: d, Ledger: l, Selection: selection, Upload: u, Parallel: connections, Dir: dir, Notify: run.Notify,
-	})
+	res, err := migrate.Run(ctx, o)
 	end()
-	fillUpload(s, res.Counts)
-	for _, m := range res.Mailboxes {
-		a.ui.UploadMailbox(uploadTotals(m))
+	fillUpload(m.s, res.Counts)
+	for _, mr := range res.Mailboxes {
+		m.ui.UploadMailbox(uploadTotals(mr))
 	}
-	if u, ok := l.(uidlSource); ok && o.uidlMap != "" && !o.dryRun {
-		err = errors.Join(err, a.writeUIDLMap(ctx, u, "to:"+d.Account(), o.uidlMap))
+	if m.flags.uidlMap != "" && !m.flags.dryRun {
+		err = errors.Join(err, m.writeUIDLMap(ctx, m.ledger, m.account(), m.flags.uidlMap))
 	}
 	if err == nil {
-		err = s.Balance()
+		err = m.s.Balance()
+	}
+	if err == nil && res.Suspicious > 0 {
+		m.ui.Warn(fmt.Errorf("%s may not be what the source should have sent", ui.Plural(res.Suspicious, "message")))
+	}
+	if (m.flags.remove.source || m.flags.remove.extra) && (err == nil || !endsAll(ctx, err)) && !errors.Is(err, ui.ErrUnbalanced) {
+		err = errors.Join(err, m.remove(ctx, res))
 	}
 	return err
+}
+
+// withoutArchive opens the ledger of the two accounts.
+func (m *migration) withoutArchive(ctx context.Context) (func() error, error) {
+	dir, err := migrationDir(m.src.Account(), m.dest.Account(), m.s.Source+" "+m.s.Dest)
+	if err != nil {
+		return nil, err
+	}
+	m.options.Dir = dir
+	l, closeLedger, err := m.migrationLedger(ctx, dir, m.flags.dryRun)
+	m.ledger = l
+	return closeLedger, err
+}
+
+// withArchive opens the archive that is filled on the way.
+func (m *migration) withArchive(ctx context.Context) (func() error, error) {
+	place, err := m.archivePlace(m.flags.archive, "")
+	if err != nil {
+		return nil, err
+	}
+	if m.flags.dryRun && !vaultExists(place.Dir) {
+		m.ledger = unknown{}
+		m.s.Archive = absolute(place.Dir)
+		return func() error { return nil }, nil
+	}
+	if _, err := m.src.Mailboxes(ctx); err != nil { // nothing is made for an account that cannot be read
+		return nil, err
+	}
+	v, err := m.openVault(ctx, place, vault.Options{Create: true, ReadOnly: m.flags.dryRun, Notify: m.warnOf})
+	if err != nil {
+		return nil, err
+	}
+	if err := v.Admit(m.src.Account(), false); err != nil {
+		return nil, errors.Join(err, v.Close())
+	}
+	m.s.Archive, m.ledger = v.Path(), v.Ledger
+	m.options.Archive, m.options.Dir = v.Archive, filepath.Join(v.Path(), vault.Dir)
+	if m.dest.Account() != m.src.Account() { // as upload has it
+		m.options.Upload.Account = m.dest.Account()
+	}
+	return v.Close, nil
 }
 
 // migrationDir is where the ledger of two accounts lies.
@@ -194,7 +313,7 @@ func migrationDir(from, to, more string) (string, error) {
 }
 
 // migrationLedger opens the ledger of a migration under its lock.
-func (a *app) migrationLedger(ctx context.Context, dir string, dryRun bool) (migrate.Ledger, func() error, error) {
+func (a *app) migrationLedger(ctx context.Context, dir string, dryRun bool) (migrateLedger, func() error, error) {
 	if dryRun {
 		l, err := ledger.OpenReadOnly(dir)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -240,62 +359,12 @@ func (unknown) Messages(context.Context, string, func(mail.Held) error) error   
 func (unknown) MessagesAfter(context.Context, string, int64, func(mail.Held) error) error { return nil }
 func (unknown) Note(context.Context, string) (string, error)                              { return "", nil }
 func (unknown) SetNotes(context.Context, map[string]string) error                         { return errNoLedger }
-
-// migrateOver fills an archive first and sends it on.
-func (a *app) migrateOver(ctx context.Context, src fetch.Source, d upload.Destination, selection mail.Selection, connections int, o migrateFlags, s *ui.Summary) (err error) {
-	if o.dryRun {
-		return usage("mailhaul backup --dry-run and mailhaul upload --dry-run show both halves", "--archive and --dry-run do not go together")
-	}
-	place, err := a.archivePlace(o.archive, "")
-	if err != nil {
-		return err
-	}
-	mailboxes, err := src.Mailboxes(ctx)
-	if err != nil {
-		return err
-	}
-	v, err := a.openVault(ctx, place, vault.Options{Create: true, Notify: a.warnOf})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, v.Close()) }()
-	s.Archive = v.Path()
-	if err := v.Admit(src.Account(), false); err != nil {
-		return err
-	}
-	run, end := a.show(mail.AccountLabel(src.Account()))
-	defer end()
-	got, err := fetch.Run(ctx, fetch.Options{Source: src, Archive: v.Archive, Ledger: v.Ledger, Selection: selection, Parallel: connections, Notify: run.Notify})
-	end()
-	if err != nil && (ctx.Err() != nil || mail.KindOf(err) == mail.KindDisk || mail.KindOf(err) == mail.KindUsage) {
-		return err
-	}
-	fetched := err
-	defer func() {
-		if o.uidlMap != "" {
-			err = errors.Join(err, a.writeUIDLMap(ctx, v.Ledger, d.Account(), o.uidlMap))
-		}
-	}()
-	archived := upload.FromArchive(v.Ledger, v.Archive)
-	if err := a.send(ctx, upload.Options{Destination: d, Messages: ofSource{archived, mailboxes}, Ledger: v.Ledger, Selection: selection}, o.destFlags, s); err != nil {
-		return errors.Join(fetched, err)
-	}
-	*s.Failed += got.Failed // they never came
-	*s.Listed += got.Failed
-	if fetched == nil && got.Suspicious > 0 {
-		a.ui.Warn(fmt.Errorf("%d messages may not be what the source should have sent", got.Suspicious))
-	}
-	return fetched
+func (unknown) UIDLs(context.Context, string, func(ledger.UIDL) error) error              { return nil }
+func (unknown) Backup(context.Context) error                                              { return errNoLedger }
+func (unknown) OpenDeletions(context.Context, string, string) ([]mail.Deletion, error) {
+	return nil, nil
 }
-
-// ofSource is what an archive has of the source's mailboxes, with their roles there.
-type ofSource struct {
-	messages
-	source []mail.Mailbox
-}
-
-type messages interface{ upload.Messages }
-
-func (o ofSource) Mailboxes(context.Context) ([]mail.Mailbox, error) {
-	return slices.Clone(o.source), nil
+func (unknown) SettleDeletions(context.Context, []mail.DeletionResult) error { return errNoLedger }
+func (unknown) IntendDeletions(context.Context, []mail.Doomed, string, string) ([]int64, error) {
+	return nil, errNoLedger
 }

@@ -19,6 +19,7 @@ type Summary struct {
 	Uploaded   *int64  `json:"uploaded,omitempty"`
 	Adopted    *int64  `json:"adopted,omitempty"` // recognised in the archive by content
 	Deleted    *int64  `json:"deleted,omitempty"`
+	Removed    *int64  `json:"removed,omitempty"` // migrate: deleted at the destination
 	Skipped    *int64  `json:"skipped,omitempty"` // already held
 	Failed     *int64  `json:"failed,omitempty"`
 	Suspicious *int64  `json:"suspicious,omitempty"` // part of archived

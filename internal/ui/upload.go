@@ -119,6 +119,8 @@ func (s Summary) uploadLine(label string) string {
 	optional(s.Altered, "altered by the server")
 	optional(s.Repaired, "as repaired copies")
 	optional(s.Gone, "no longer at the source")
+	optional(s.Deleted, "deleted at the source")
+	optional(s.Removed, "removed at the destination")
 	return fmt.Sprintf("%s: %s, in %s", label, strings.Join(parts, ", "),
 		Duration(time.Duration(s.Seconds*float64(time.Second))))
 }
