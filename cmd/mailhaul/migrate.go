@@ -156,6 +156,9 @@ func (a *app) migrateFrom(ctx context.Context, source, dest string, o migrateFla
 	case from.key() == to.key() && from.server.Addr() == to.server.Addr():
 		return usage("", "source and destination are the same account")
 	}
+	if err := o.remove.check(from.server.Protocol); err != nil {
+		return err
+	}
 	fromSecret, err := from.credentials(ctx)
 	if err != nil {
 		return err
@@ -215,9 +218,6 @@ func (m *migration) account() string {
 }
 
 func (m *migration) run(ctx context.Context) (err error) {
-	if err := m.flags.remove.check(strings.SplitN(m.src.Account(), ":", 2)[0]); err != nil {
-		return err
-	}
 	open := m.withoutArchive
 	if m.flags.archive != "" {
 		open = m.withArchive

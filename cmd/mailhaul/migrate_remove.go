@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"mailhaul/clean"
 	"mailhaul/internal/ui"
@@ -50,7 +51,8 @@ func cannotDelete(account string) error {
 func (m *migration) removeSource(ctx context.Context, o migrate.RemoveOptions) error {
 	run, end := m.show(mail.AccountLabel(m.src.Account()))
 	defer end()
-	o.Notify, o.Confirm = troubleOnly(run.Notify), m.flags.remove.ceiling.check
+	o.Notify = troubleOnly(run.Notify)
+	o.Confirm = func(p *clean.Plan) error { return m.refused(m.flags.remove.ceiling.check(p)) }
 	res, err := migrate.RemoveSource(ctx, o)
 	end()
 	m.s.Deleted = &res.Deleted
@@ -61,7 +63,9 @@ func (m *migration) removeSource(ctx context.Context, o migrate.RemoveOptions) e
 			res.Deleted, res.Octets = res.Plan.Go.Messages, res.Plan.Go.Octets
 		}
 	}
-	m.ui.Freed(mail.AccountLabel(m.src.Account()), ui.Freed{Deleted: res.Deleted, Octets: res.Octets, Mode: mode, DryRun: o.DryRun, Stayed: res.Stayed})
+	if err == nil || res.Deleted > 0 {
+		m.ui.Freed(mail.AccountLabel(m.src.Account()), ui.Freed{Deleted: res.Deleted, Octets: res.Octets, Mode: mode, DryRun: o.DryRun, Stayed: res.Stayed})
+	}
 	return m.balance(res, o.DryRun, err)
 }
 
@@ -74,7 +78,7 @@ func (m *migration) removeExtra(ctx context.Context, o migrate.RemoveOptions) er
 		if p.Go.Messages == 0 && !o.DryRun {
 			return nil
 		}
-		if err := m.confirm(ctx, p, asked); err != nil {
+		if err := m.refused(m.confirm(ctx, p, asked)); err != nil {
 			return err
 		}
 		run, end = m.show(mail.AccountLabel(m.dest.Account()))
@@ -89,6 +93,17 @@ func (m *migration) removeExtra(ctx context.Context, o migrate.RemoveOptions) er
 	end()
 	m.s.Removed = &res.Deleted
 	return m.balance(res, o.DryRun, err)
+}
+
+// refused gives the hint that fits here to a plan that is not wanted.
+func (m *migration) refused(err error) error {
+	e, ok := errors.AsType[*mail.Error](err)
+	if !ok || !strings.Contains(e.Hint, "mailhaul clean") {
+		return err
+	}
+	other := *e
+	other.Hint = "look at the plan with --dry-run, then raise --max-delete if it is wanted"
+	return &other
 }
 
 // balance makes sure that every message to be deleted is accounted for, and counts

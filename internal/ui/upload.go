@@ -119,8 +119,13 @@ func (s Summary) uploadLine(label string) string {
 	optional(s.Altered, "altered by the server")
 	optional(s.Repaired, "as repaired copies")
 	optional(s.Gone, "no longer at the source")
-	optional(s.Deleted, "deleted at the source")
-	optional(s.Removed, "removed at the destination")
+	if s.DryRun {
+		optional(s.Deleted, "to delete at the source")
+		optional(s.Removed, "to remove at the destination")
+	} else {
+		optional(s.Deleted, "deleted at the source")
+		optional(s.Removed, "removed at the destination")
+	}
 	return fmt.Sprintf("%s: %s, in %s", label, strings.Join(parts, ", "),
 		Duration(time.Duration(s.Seconds*float64(time.Second))))
 }
