@@ -12,6 +12,7 @@ import (
 	"mailhaul/internal/auth"
 	"mailhaul/internal/config"
 	"mailhaul/internal/dial"
+	"mailhaul/internal/keyring"
 	"mailhaul/internal/place"
 	"mailhaul/mail"
 )
@@ -76,6 +77,12 @@ func (a *app) account(ctx context.Context, typed string, s secretFlags, limit *r
 	}
 	if err := s.login.apply(&ac); err != nil {
 		return account{}, err
+	}
+	if err := a.useGrant(&ac, s); err != nil {
+		return account{}, err
+	}
+	if keyring.Available() {
+		ac.secret.Keyring = func(ctx context.Context) (auth.Secret, bool, error) { return keyring.Get(ctx, ac.key()) }
 	}
 	if a.canAsk() {
 		ac.secret.Prompt = func(question string) (string, error) { return a.ask(ctx, question) }

@@ -15,7 +15,7 @@ import (
 
 // The scripts run this test binary as mailhaul, a process of its own.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"mailhaul": main})
+	testscript.Main(m, map[string]func(){"mailhaul": main, "xdg-open": browser})
 }
 
 func TestScript(t *testing.T) {
@@ -33,9 +33,11 @@ func TestScript(t *testing.T) {
 			return os.Mkdir(home, 0o700)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve": serve,
-			"code":  code,
-			"lines": lines,
+			"serve":    serve,
+			"provider": provider,
+			"revoke":   revoke,
+			"code":     code,
+			"lines":    lines,
 		},
 	})
 }

@@ -82,7 +82,7 @@ var (
 	selectionKeys = []string{
 		"mailbox", "exclude", "since", "before", "older-than", "newer-than", "larger", "smaller", "flagged", "seen",
 	}
-	commonKeys = []string{"connections", "limit-rate", "max-time", "lock-wait"}
+	commonKeys = []string{"connections", "limit-rate", "max-time", "lock-wait", "auth", "login-as", "token-command"}
 	// VerbKeys are those of the tables [account.NAME.VERB].
 	VerbKeys = map[string][]string{
 		"backup": append(slices.Clip(selectionKeys), "delete", "keep", "max-delete"),

@@ -112,10 +112,13 @@ func (p Password) configured(ctx context.Context) (s auth.Secret, found bool, er
 	}
 	if p.Keyring != nil {
 		s, found, err = p.Keyring(ctx)
+		if !p.Entry.Keyring && err != nil && ctx.Err() == nil {
+			return "", false, nil // nobody said that it is there: look further
+		}
 	}
 	if p.Entry.Keyring && err == nil && !found {
 		err = noPassword(fmt.Errorf("the keyring has no password for %s at %s", p.User, p.Host),
-			"store it there, or give password-command or password-file in the configuration")
+			"mailhaul setup stores it there; or give password-command or password-file in the configuration")
 	}
 	return s, found, err
 }

@@ -52,6 +52,8 @@ var layers = map[string][]string{
 	"internal/headline": {},
 	"internal/place":    {"mail", "internal/dial"},
 	"internal/report":   {"internal/ui"},
+	"internal/keyring":  {"mail", "internal/auth"},
+	"internal/oauth":    {"mail", "internal/auth", "internal/durable", "internal/keyring"},
 	"internal/ui":       {"mail"},
 	"internal/demo":     {"mail"},
 }
@@ -72,6 +74,8 @@ var homes = map[string][]string{
 	"github.com/spf13/cobra":                    {"cmd/mailhaul"},
 	"github.com/BurntSushi/toml":                {"internal/config"},
 	"modernc.org/sqlite":                        {"internal/ledger"},
+	"golang.org/x/oauth2":                       {"internal/oauth"},
+	"github.com/zalando/go-keyring":             {"internal/keyring"},
 	"github.com/emersion/go-imap/v2/imapserver": {"internal/demo"},
 }
 
