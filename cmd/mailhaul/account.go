@@ -87,7 +87,7 @@ func (a *app) account(ctx context.Context, typed string, s secretFlags, limit *r
 	if a.canAsk() {
 		ac.secret.Prompt = func(question string) (string, error) { return a.ask(ctx, question) }
 	}
-	if p.Security == dial.Cleartext && !a.flags.quiet {
+	if p.Security == dial.Cleartext { // quiet or not
 		a.ui.Warn(errors.New(p.String() + ": no TLS: whoever is on the way can read password and mail"))
 	}
 	return ac, nil

@@ -65,6 +65,12 @@ func (a *app) openVault(ctx context.Context, p place.Archive, o vault.Options) (
 	return vault.Open(ctx, p.Dir, o)
 }
 
+// lookAt refuses what openVault would, before anybody is asked for a password.
+func (a *app) lookAt(p place.Archive, o vault.Options) error {
+	o.Format, o.StateDir = p.Format, a.stateDir
+	return vault.Look(p.Dir, o)
+}
+
 // openToRead opens an existing archive, and changes nothing there.
 func (a *app) openToRead(ctx context.Context, typed string) (*vault.Vault, error) {
 	p, err := a.archivePlace(typed, "")

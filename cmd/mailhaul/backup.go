@@ -138,6 +138,9 @@ func (a *app) backupInto(ctx context.Context, source, archive string, o backupFl
 		return err
 	}
 	s.Source, s.Archive, *label = ac.key(), absolute(dest.Dir), ac.label()
+	if err := a.lookAt(dest, vault.Options{Create: true, New: o.fresh}); err != nil {
+		return err
+	}
 	credentials, err := ac.credentials(ctx)
 	if err != nil {
 		return err
@@ -182,6 +185,9 @@ func (a *app) copyInto(ctx context.Context, opts fetch.Options, dest place.Archi
 		}
 		opts.Archive, opts.Ledger = v.Archive, v.Ledger
 		s.Archive = v.Path()
+		if err := v.KeepCopy(ctx, run.Notify); err != nil {
+			return err
+		}
 	}
 	res, err := a.fetchAndFree(ctx, opts, o.free, v, s)
 	end()

@@ -232,6 +232,9 @@ func (a *app) cleanFrom(ctx context.Context, source, archive string, o cleanFlag
 		return err
 	}
 	s.Source, s.Archive, *label = ac.key(), absolute(dest.Dir), ac.label()
+	if err := a.lookAt(dest, vault.Options{ReadOnly: o.dryRun}); err != nil {
+		return err
+	}
 	credentials, err := ac.credentials(ctx)
 	if err != nil {
 		return err

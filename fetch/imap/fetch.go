@@ -507,7 +507,7 @@ func (w *worker) lost(ctx context.Context, err error) error {
 			if x.cuts < attempts || ctx.Err() != nil {
 				continue
 			}
-			if e := w.j.giveUp(x, err); e != nil {
+			if e := w.j.giveUp(x, brokeOver(err)); e != nil {
 				return e
 			}
 		}

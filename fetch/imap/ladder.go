@@ -20,6 +20,11 @@ const (
 
 var errNoOctets = errors.New("server answered without the message")
 
+// brokeOver is the error of a message at which connections end.
+func brokeOver(err error) error {
+	return fmt.Errorf("the connection was lost again and again over this message: %w", err)
+}
+
 // ladder goes other ways for messages that did not come: what describes them and
 // the octets apart, the sequence number instead of the UID, header and text apart.
 func (w *worker) ladder(ctx context.Context) error {
@@ -34,7 +39,7 @@ func (w *worker) ladder(ctx context.Context) error {
 					w.j.suspect(x)
 				} else if x.tries++; x.tries <= 3 {
 					w.j.suspect(x) // the connection was lost: once more on another
-				} else if e := w.j.giveUp(x, err); e != nil {
+				} else if e := w.j.giveUp(x, brokeOver(err)); e != nil {
 					return e
 				}
 			}

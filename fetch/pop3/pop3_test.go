@@ -418,7 +418,7 @@ func TestMessageThatEndsTheConnection(t *testing.T) {
 	_, src := serve(t, testserver.POP3Options{Messages: list, Faults: testserver.POP3Faults{DropAt: map[int]bool{3: true}}})
 	f := fetchAll(t, src)
 	f.exactly(t, list, 1, 2, 4, 5)
-	if mail.KindOf(f.errs[3]) != mail.KindTemporary {
+	if mail.KindOf(f.errs[3]) != mail.KindTemporary || !strings.Contains(fmt.Sprint(f.errs[3]), "lost twice over this message") || mail.HintOf(f.errs[3]) == "" {
 		t.Errorf("message 3: %v", f.errs[3])
 	}
 }

@@ -135,7 +135,10 @@ func (r *retrieval) recover(ss *session, err error, failed *int) error {
 	}
 	// The connection was lost twice over this message: the others go on.
 	*failed = 0
-	return r.blame(e)
+	return r.blame(&mail.Error{
+		Kind: mail.KindTemporary, Op: "fetch message", Err: fmt.Errorf("the connection was lost twice over this message: %w", err),
+		Hint: "the others are not held up; if it is this one in every run, show it to whoever runs the server",
+	})
 }
 
 // blame gives one message up, and everything if that happens several times in

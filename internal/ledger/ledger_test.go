@@ -484,7 +484,7 @@ func TestRestoredFromCopy(t *testing.T) {
 	}
 	l.Close()
 	// A copy that is damaged, too, is no use.
-	for _, name := range []string{path, filepath.Join(dir, backupName)} {
+	for _, name := range []string{path, filepath.Join(dir, BackupName)} {
 		if err := os.WriteFile(name, []byte("no ledger"), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -20,8 +20,10 @@ import (
 
 // The files of a ledger, in ARCHIVE/.mailhaul.
 const (
+	// BackupName is the last checked copy, which Backup makes.
+	BackupName = "ledger.bak"
+
 	fileName   = "ledger.sqlite"
-	backupName = "ledger.bak"
 	newName    = "ledger.new" // being made; worth nothing after a crash
 	damagedFmt = "ledger.damaged-20060102T150405Z"
 )
@@ -390,7 +392,7 @@ func (l *Ledger) create(format string) error {
 
 // restore copies the last checked copy to newName, if there is a good one.
 func (l *Ledger) restore() (bool, error) {
-	data, err := l.fsys.OpenFile(backupName, os.O_RDONLY)
+	data, err := l.fsys.OpenFile(BackupName, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -586,7 +588,7 @@ func (l *Ledger) backup() error {
 		return err
 	}
 	l.step("back up")
-	if err := l.fsys.Rename(newName, backupName); err != nil {
+	if err := l.fsys.Rename(newName, BackupName); err != nil {
 		return err
 	}
 	if err := l.fsys.SyncDir("."); err != nil {

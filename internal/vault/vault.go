@@ -141,53 +141,104 @@ func (v *Vault) open(ctx context.Context, o Options) error {
 	return nil
 }
 
+// step is what is to be made before an archive can be used.
+type step int
+
+const (
+	nothing   step = iota
+	makeOwn        // .mailhaul
+	makeWhole      // the directory and .mailhaul
+)
+
+// Look tells, by the errors of Open, whether an archive could be opened or made at a
+// path, as far as that can be told without changing anything or waiting for a lock.
+func Look(dir string, o Options) error {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return diskError("open archive", err)
+	}
+	v := &Vault{path: abs, readOnly: o.ReadOnly}
+	was := openMemory(o.StateDir).recall(abs)
+	if o.New {
+		was = mark{}
+	}
+	known, _, err := v.look(o, was)
+	if err == nil {
+		err = v.checkFormat(o.Format, known.Format)
+	}
+	return errors.Join(err, v.release())
+}
+
 // openDir opens the directory and .mailhaul in it, both made if need be, and
 // returns what is known of the archive: the zero mark for a new one.
 func (v *Vault) openDir(o Options, was mark) (known mark, err error) {
+	known, todo, err := v.look(o, was)
+	switch {
+	case err != nil:
+		return mark{}, err
+	case todo == makeWhole:
+		return known, v.makeDir(o)
+	case todo == makeOwn:
+		return known, v.makeOwnDir()
+	}
+	return known, nil
+}
+
+// look opens the directory, if there is one, and tells what is there.
+func (v *Vault) look(o Options, was mark) (known mark, todo step, err error) {
 	st, err := os.Stat(v.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return mark{}, v.makeDir(o, was)
+		return mark{}, makeWhole, v.mayMake(o, was, "is gone")
 	case err != nil:
-		return mark{}, diskError("open archive", err)
+		return mark{}, nothing, diskError("open archive", err)
 	case !st.IsDir():
-		return mark{}, usage(fmt.Errorf("%s is no directory", v.path), "name a directory that holds an archive, or a new one")
+		return mark{}, nothing, usage(fmt.Errorf("%s is no directory", v.path), "name a directory that holds an archive, or a new one")
 	}
 	fsys, err := durable.OpenRoot(v.path)
 	if err != nil {
-		return mark{}, diskError("open archive", err)
+		return mark{}, nothing, diskError("open archive", err)
 	}
 	v.fsys = o.wrap(fsys)
 	switch st, err := v.fsys.Lstat(Dir); {
 	case err == nil && st.IsDir():
-		return readMark(v.fsys)
+		known, err := readMark(v.fsys)
+		return known, nothing, err
 	case err == nil:
-		return mark{}, diskError("open archive", fmt.Errorf("%s is no directory", filepath.Join(v.path, Dir)))
+		return mark{}, nothing, diskError("open archive", fmt.Errorf("%s is no directory", filepath.Join(v.path, Dir)))
 	case !errors.Is(err, fs.ErrNotExist):
-		return mark{}, diskError("open archive", err)
+		return mark{}, nothing, diskError("open archive", err)
 	}
 	empty, err := isEmpty(v.fsys)
 	switch {
 	case err != nil:
-		return mark{}, diskError("open archive", err)
+		return mark{}, nothing, diskError("open archive", err)
 	case empty:
-		return mark{}, v.makeDir(o, was)
+		return mark{}, makeWhole, v.mayMake(o, was, "is now empty")
 	case was.ID == "":
-		return mark{}, usage(fmt.Errorf("%s is not empty and holds no archive of mailhaul", v.path),
+		return mark{}, nothing, usage(fmt.Errorf("%s is not empty and holds no archive of mailhaul", v.path),
 			"name an empty directory or a new one")
 	case o.ReadOnly:
-		return mark{}, diskError("open archive", fmt.Errorf("%s has lost its %s", v.path, Dir))
+		return mark{}, nothing, diskError("open archive", fmt.Errorf("%s has lost its %s", v.path, Dir))
 	}
-	return was, v.makeOwnDir() // its messages are here, its .mailhaul was removed
+	return was, makeOwn, nil // its messages are here, its .mailhaul was removed
 }
 
-func (v *Vault) makeDir(o Options, was mark) error {
+// mayMake tells whether an archive may be made where there is nothing.
+func (v *Vault) mayMake(o Options, was mark, now string) error {
 	switch {
 	case was.ID != "":
 		return &mail.Error{Kind: mail.KindDisk, Op: "open archive",
-			Err:  fmt.Errorf("%s held an archive and is now empty", v.path),
+			Err:  fmt.Errorf("%s held an archive and %s", v.path, now),
 			Hint: "mount it, or begin a new archive there with --new"}
-	case !o.Create || o.ReadOnly:
+	case !o.Create:
+		return usage(fmt.Errorf("there is no archive at %s", v.path), "mailhaul backup makes one")
+	}
+	return nil
+}
+
+func (v *Vault) makeDir(o Options) error {
+	if o.ReadOnly {
 		return usage(fmt.Errorf("there is no archive at %s", v.path), "mailhaul backup makes one")
 	}
 	if v.fsys == nil {

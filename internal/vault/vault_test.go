@@ -609,3 +609,58 @@ func TestNothingNewChangesNothing(t *testing.T) {
 		}
 	})
 }
+
+// A checked copy of the ledger is made when the last one is a week old.
+func TestKeepCopy(t *testing.T) {
+	dir, o := filepath.Join(t.TempDir(), "Mail"), options(t)
+	v := open(t, dir, o)
+	bak := filepath.Join(dir, Dir, "ledger.bak")
+	age := func(name string, d time.Duration) {
+		t.Helper()
+		when := time.Now().Add(-d)
+		if err := os.Chtimes(name, when, when); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keep := func() (made bool) {
+		t.Helper()
+		before, _ := os.Stat(bak)
+		if err := v.KeepCopy(context.Background(), func(e mail.Event) { t.Error(e.Err) }); err != nil {
+			t.Fatal(err)
+		}
+		after, _ := os.Stat(bak)
+		return after != nil && (before == nil || !os.SameFile(before, after))
+	}
+	if keep() {
+		t.Error("a new archive needs no copy yet")
+	}
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	age(filepath.Join(dir, Dir, markName), 8*24*time.Hour)
+	v = open(t, dir, o)
+	defer v.Close()
+	for i, c := range []struct {
+		age  time.Duration
+		made bool
+	}{{0, true}, {0, false}, {6 * 24 * time.Hour, false}, {8 * 24 * time.Hour, true}, {-time.Hour, true}} {
+		if i > 0 {
+			age(bak, c.age)
+		}
+		if made := keep(); made != c.made {
+			t.Errorf("%v old: made %v", c.age, made)
+		}
+	}
+	// Without space the run goes on.
+	age(bak, 8*24*time.Hour)
+	if err := os.Mkdir(filepath.Join(dir, Dir, "ledger.new"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, Dir, "ledger.new", "x"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	told := 0
+	if err := v.KeepCopy(context.Background(), func(mail.Event) { told++ }); err != nil || told != 1 {
+		t.Errorf("%v, told %d times", err, told)
+	}
+}
