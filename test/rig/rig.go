@@ -53,7 +53,7 @@ func (u User) Command(ctx context.Context, args ...string) *exec.Cmd {
 		"PATH=" + os.Getenv("PATH"), "HOME=" + u.Home, "TMPDIR=" + os.TempDir(),
 		"XDG_CONFIG_HOME=" + filepath.Join(u.Home, "config"),
 		"XDG_STATE_HOME=" + filepath.Join(u.Home, "state"),
-		"MAILHAUL_PASSWORD=" + u.Password,
+		"MAILHAUL_PASSWORD=" + u.Password, "MAILHAUL_DEST_PASSWORD=" + u.Password,
 	}
 	cmd.Dir = u.Home
 	return cmd

@@ -5,9 +5,11 @@
 //	go run ./test/soak -kills 5000 -seed 1
 //
 // The variants are both protocols by both formats, by backup alone, with clean
-// behind it, and by backup --delete; the latter two have to leave the server empty,
-// and after each kill server and archive together hold everything. A failure prints
-// the seed and leaves the archive to look at; the exit code is 1.
+// behind it, by backup --delete, with upload behind it, and by migrate. Where mail
+// is deleted the server has to be empty in the end, and after each kill server and
+// archive together hold everything; where it is moved the other account holds each
+// message exactly once. A failure prints the seed and leaves everything to look at;
+// the exit code is 1.
 package main
 
 import (
@@ -37,7 +39,7 @@ type options struct {
 
 // tally is what was done so far.
 type tally struct {
-	runs, kills, cuts, terms, rounds, messages, deleted atomic.Int64
+	runs, kills, cuts, terms, rounds, messages, deleted, uploaded atomic.Int64
 }
 
 func main() {
@@ -96,9 +98,9 @@ type world struct {
 
 func (w *world) summary(took time.Duration) {
 	fmt.Printf("soak: seed %d: %d runs, %d of them killed, %d ended by SIGTERM, %d with a connection cut; "+
-		"%d rounds checked, %d messages delivered, %d deleted at the server, in %s\n",
+		"%d rounds checked, %d messages delivered, %d deleted at the server, %d sent to another (by runs that ended well), in %s\n",
 		w.seed, w.runs.Load(), w.tally.kills.Load(), w.terms.Load(), w.cuts.Load(),
-		w.rounds.Load(), w.tally.messages.Load(), w.deleted.Load(), took.Round(time.Second))
+		w.rounds.Load(), w.tally.messages.Load(), w.deleted.Load(), w.uploaded.Load(), took.Round(time.Second))
 }
 
 // over tells whether enough was done.
@@ -111,7 +113,7 @@ func (w *world) all(ctx context.Context) error {
 	var variants []variant
 	for _, scheme := range []string{"imaps", "pop3s"} {
 		for _, format := range rig.Formats {
-			for _, mode := range []string{keep, clean, remove} {
+			for _, mode := range modes {
 				v := variant{world: w, scheme: scheme, format: format, mode: mode}
 				if strings.Contains(v.name(), w.only) {
 					variants = append(variants, v)

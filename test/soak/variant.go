@@ -32,12 +32,24 @@ const (
 	keep   = "backup"
 	clean  = "clean"  // backup, and clean when all is archived
 	remove = "delete" // backup --delete
+	upload = "upload" // backup, and upload to another account
+	// Straight to another account: without an archive where the format is maildir,
+	// with one in between where it is mbox.
+	migrate = "migrate"
 )
+
+var modes = []string{keep, clean, remove, upload, migrate}
 
 func (v variant) name() string { return v.scheme + "-" + v.format + "-" + v.mode }
 
 // frees tells whether the server is emptied.
-func (v variant) frees() bool { return v.mode != keep }
+func (v variant) frees() bool { return v.mode == clean || v.mode == remove }
+
+// moves tells whether another account is filled.
+func (v variant) moves() bool { return v.mode == upload || v.mode == migrate }
+
+// archives tells whether there is an archive to look at.
+func (v variant) archives() bool { return v.mode != migrate || v.format == "mbox" }
 
 // life is one archive from its beginning over some rounds.
 type life struct {
@@ -73,8 +85,11 @@ func (v variant) life(ctx context.Context, n int64) error {
 			return fmt.Errorf("%s: %w", home, err)
 		}
 	}
-	return errors.Join(os.RemoveAll(home), os.RemoveAll(v.server.Home(l.user)))
+	return errors.Join(os.RemoveAll(home), os.RemoveAll(v.server.Home(l.user)), os.RemoveAll(v.server.Home(l.dest())))
 }
+
+// dest is the account that is filled.
+func (l *life) dest() string { return l.user + "-to" }
 
 // mailboxes that mail comes into; POP3 shows the first alone.
 func (l *life) mailboxes() []string {
@@ -139,11 +154,18 @@ func (l *life) round(ctx context.Context) error {
 	if err := l.deliver(); err != nil {
 		return err
 	}
-	if err := l.until(ctx, "backup"); err != nil {
-		return err
+	if l.mode != migrate {
+		if err := l.until(ctx, "backup"); err != nil {
+			return err
+		}
+		if err := l.exactlyOnce(ctx); err != nil {
+			return err
+		}
 	}
-	if err := l.exactlyOnce(ctx); err != nil {
-		return err
+	if l.moves() {
+		if err := l.move(ctx); err != nil {
+			return err
+		}
 	}
 	if l.mode == clean {
 		if err := l.until(ctx, "clean"); err != nil {
@@ -159,11 +181,87 @@ func (l *life) round(ctx context.Context) error {
 		}
 	}
 	l.rounds.Add(1)
+	if l.mode == migrate {
+		return nil // move has done it
+	}
 	return l.nothingNew(ctx)
 }
 
-func (l *life) args(verb string, port int) []string {
-	a := []string{verb, fmt.Sprintf("%s://%s@127.0.0.1:%d", l.scheme, l.user, port), l.archive, "--json"}
+// move fills the other account with accidents, and once more without any, which
+// changes nothing.
+func (l *life) move(ctx context.Context) error {
+	if l.random.IntN(4) == 0 {
+		if n, err := l.server.Count(l.dest(), "INBOX"); err == nil && n > 0 {
+			if err := l.server.SetUIDValidity(l.dest(), "INBOX", 1+l.random.Uint32N(1<<30)); err != nil {
+				return fmt.Errorf("change UIDVALIDITY of the destination: %w", err)
+			}
+		}
+	}
+	if err := l.until(ctx, l.mode); err != nil {
+		return err
+	}
+	there, err := l.arrived()
+	if err != nil {
+		return err
+	}
+	if l.archives() {
+		if err := l.exactlyOnce(ctx); err != nil {
+			return err
+		}
+	}
+	out, err := l.rig.Command(context.WithoutCancel(ctx), l.args(l.mode, l.port(), l.server.IMAPS)...).Output()
+	if err != nil {
+		return fmt.Errorf("%s once more: %w: %s", l.mode, err, out)
+	}
+	l.runs.Add(1)
+	if s, err := parse(out); err != nil || s.Uploaded+s.Adopted+s.Failed > 0 {
+		return fmt.Errorf("%s once more: %v %s", l.mode, err, out)
+	}
+	again, err := l.arrived()
+	if err == nil && !maps.Equal(there, again) {
+		err = fmt.Errorf("%s once more changed the destination", l.mode)
+	}
+	return err
+}
+
+// arrived checks that the other account holds each message exactly once, and
+// returns where.
+func (l *life) arrived() (map[string]string, error) {
+	held, where := rig.Multiset{}, map[string]string{}
+	for _, box := range l.mailboxes() {
+		at, err := l.server.Messages(l.dest(), box)
+		if err != nil {
+			return nil, fmt.Errorf("look at the destination: %w", err)
+		}
+		for _, m := range at {
+			digest := rig.Digest(rig.Canonical(m.Octets))
+			held[rig.Message{Mailbox: box, Digest: digest}]++
+			where[fmt.Sprint(box, " ", m.UID)] = digest
+		}
+	}
+	for m, n := range l.ever {
+		if held[m] != n {
+			return nil, fmt.Errorf("%s %s arrived %d times instead of %d", m.Mailbox, m.Digest, held[m], n)
+		}
+	}
+	if held.Size() != l.ever.Size() {
+		return nil, fmt.Errorf("%d messages arrived, %d delivered", held.Size(), l.ever.Size())
+	}
+	return where, nil
+}
+
+// args are those of a run of verb; dest is the port of the other account.
+func (l *life) args(verb string, port, dest int) []string {
+	source, to := fmt.Sprintf("%s://%s@127.0.0.1:%d", l.scheme, l.user, port), fmt.Sprintf("imaps://%s@127.0.0.1:%d", l.dest(), dest)
+	switch {
+	case verb == upload:
+		return []string{upload, l.archive, to, "--json"}
+	case verb == migrate && l.archives():
+		return []string{migrate, source, to, "--json", "--archive", l.format + ":" + l.archive}
+	case verb == migrate:
+		return []string{migrate, source, to, "--json"}
+	}
+	a := []string{verb, source, l.archive, "--json"}
 	if verb == "clean" {
 		return append(a, "--older-than", "0d", "--yes", "--max-delete", "100%")
 	}
@@ -207,22 +305,26 @@ func (l *life) until(ctx context.Context, verb string) error {
 // accident runs a verb and lets something happen to it, mostly. done says that it
 // ended with exit code 0.
 func (l *life) accident(ctx context.Context, verb string) (done bool, err error) {
-	port := l.port()
+	ports := [2]int{l.port(), l.server.IMAPS} // of the source, of the destination
 	calm := l.over(ctx)
 	if !calm && l.random.IntN(6) == 0 {
-		r, err := relay.Start(l.server.Addr(port), relay.Options{
+		side := l.random.IntN(2)
+		if !l.moves() {
+			side = 0
+		}
+		r, err := relay.Start(l.server.Addr(ports[side]), relay.Options{
 			CutDown: 1 + int64(l.random.ExpFloat64()*150_000), Reset: l.random.IntN(2) == 0, Broken: 1 + l.random.Int64N(4)})
 		if err != nil {
 			return false, err
 		}
 		defer r.Close()
-		port = r.Port()
+		ports[side] = r.Port()
 		l.cuts.Add(1)
 	}
 	// A run that is being killed must end; so must one that is left alone.
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Minute)
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Minute)
 	defer cancel()
-	cmd := l.rig.Command(bounded, append(l.args(verb, port), "--max-time", "20s")...)
+	cmd := l.rig.Command(bounded, append(l.args(verb, ports[0], ports[1]), "--max-time", "20s")...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Start(); err != nil {
@@ -267,7 +369,7 @@ func (l *life) signal(cmd *exec.Cmd, ended <-chan struct{}) {
 	_ = cmd.Process.Signal(sig) // it may have ended just now
 }
 
-type summary struct{ Archived, Adopted, Deleted, Failed, Suspicious int64 }
+type summary struct{ Archived, Uploaded, Adopted, Deleted, Failed, Suspicious int64 }
 
 func parse(stdout []byte) (s summary, err error) {
 	lines := bytes.Split(bytes.TrimSpace(stdout), []byte("\n"))
@@ -282,6 +384,7 @@ func (l *life) count(verb string, stdout []byte) error {
 		return fmt.Errorf("%s: exit 0 and %+v (%v)", verb, s, err)
 	}
 	l.deleted.Add(s.Deleted)
+	l.uploaded.Add(s.Uploaded)
 	return nil
 }
 
@@ -357,7 +460,7 @@ func (l *life) nothingNew(ctx context.Context) error {
 }
 
 func (l *life) undisturbed(ctx context.Context) (bool, error) {
-	cmd := l.rig.Command(context.WithoutCancel(ctx), l.args("backup", l.port())...)
+	cmd := l.rig.Command(context.WithoutCancel(ctx), l.args("backup", l.port(), 0)...)
 	out, err := cmd.Output()
 	if err != nil {
 		return false, fmt.Errorf("%w: %s", err, out)
