@@ -5,6 +5,7 @@ package dial
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -92,6 +93,9 @@ func (s Server) timeout() time.Duration {
 func Dial(ctx context.Context, s Server) (*Conn, error) {
 	if err := s.check(); err != nil {
 		return nil, err
+	}
+	if s.needsSystemRoots() {
+		go func() { _, _ = x509.SystemCertPool() }() // read once; meanwhile the network is waited for
 	}
 	d := net.Dialer{Timeout: s.timeout()}
 	nc, err := d.DialContext(ctx, "tcp", s.Addr())

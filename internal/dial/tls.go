@@ -91,13 +91,44 @@ func (s Server) tlsConfig() (*tls.Config, error) {
 		return cfg, nil
 	}
 	if s.CAFile != "" {
-		pool, err := rootsWith(s.CAFile)
+		roots, err := rootsOf(s.CAFile)
 		if err != nil {
 			return nil, err
 		}
-		cfg.RootCAs = pool
+		cfg.InsecureSkipVerify = true // VerifyConnection does it
+		cfg.VerifyConnection = func(st tls.ConnectionState) error { return checkChain(st, cfg.ServerName, roots) }
 	}
 	return cfg, nil
+}
+
+// checkChain verifies chain and name as crypto/tls does, against the authorities of
+// a file, and only if none of them vouches against the system's, which take longer
+// to read than many a run.
+func checkChain(st tls.ConnectionState, name string, roots *x509.CertPool) error {
+	if len(st.PeerCertificates) == 0 {
+		return &Untrusted{Err: errors.New("server sent no certificate")}
+	}
+	o := x509.VerifyOptions{DNSName: name, Roots: roots, Intermediates: x509.NewCertPool()}
+	for _, c := range st.PeerCertificates[1:] {
+		o.Intermediates.AddCert(c)
+	}
+	_, err := st.PeerCertificates[0].Verify(o)
+	if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); unknown {
+		if system, sysErr := x509.SystemCertPool(); sysErr == nil {
+			o.Roots = system
+			_, err = st.PeerCertificates[0].Verify(o)
+		}
+	}
+	if err != nil {
+		return &tls.CertificateVerificationError{UnverifiedCertificates: st.PeerCertificates, Err: err}
+	}
+	return nil
+}
+
+// needsSystemRoots tells whether the server's certificate is checked against the
+// system's authorities and nothing else.
+func (s Server) needsSystemRoots() bool {
+	return s.Security != Cleartext && s.CAFile == "" && s.Fingerprint == ""
 }
 
 func checkPin(st tls.ConnectionState, want [sha256.Size]byte) error {
@@ -150,7 +181,7 @@ func clientCertificate(certFile, keyFile string) (*tls.Certificate, error) {
 	return &pair, nil
 }
 
-func rootsWith(file string) (*x509.CertPool, error) {
+func rootsOf(file string) (*x509.CertPool, error) {
 	fail := func(err error) error {
 		return &mail.Error{Kind: mail.KindUsage, Op: "read CA file " + file, Err: err, Hint: "--ca-file takes PEM certificates"}
 	}
@@ -158,10 +189,7 @@ func rootsWith(file string) (*x509.CertPool, error) {
 	if err != nil {
 		return nil, fail(err)
 	}
-	pool, err := x509.SystemCertPool()
-	if err != nil { // no system roots at all: the file's alone
-		pool = x509.NewCertPool()
-	}
+	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(pem) {
 		return nil, fail(errors.New("no certificate in it"))
 	}

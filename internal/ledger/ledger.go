@@ -37,6 +37,7 @@ type Ledger struct {
 	// them all, since it may have taken rows back.
 	next      map[int64]int64 // first id of a mailbox's range -> next id
 	accounts  map[string]int64
+	sources   map[string]bool // accounts that are known to be marked as sources
 	mailboxes map[string]int64
 	boxes     map[boxKey]int64
 	flagIDs   map[mail.Flags]int64
@@ -68,6 +69,7 @@ func (l *Ledger) Opened() Opened { return l.opened }
 func (l *Ledger) forget() {
 	l.next = map[int64]int64{}
 	l.accounts = map[string]int64{}
+	l.sources = map[string]bool{}
 	l.mailboxes = map[string]int64{}
 	l.boxes = map[boxKey]int64{}
 	l.flagIDs = map[mail.Flags]int64{}

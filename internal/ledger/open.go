@@ -379,7 +379,8 @@ func (l *Ledger) create(format string) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	d, err := openDB(filepath.Join(l.dir, newName), "mode=rw", append(slices.Clone(pragmas), "journal_mode = WAL")...)
+	// Not synced step by step: the file is, as a whole, before it gets its name.
+	d, err := openDB(filepath.Join(l.dir, newName), "mode=rw", append(slices.Clone(pragmas), "synchronous = OFF", "journal_mode = WAL")...)
 	if err != nil {
 		return err
 	}

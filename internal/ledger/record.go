@@ -157,11 +157,17 @@ func (l *Ledger) claimAgain(lost *lost, in mail.Info, message int64) error {
 
 // isSource notes that mail was copied from an account.
 func (l *Ledger) isSource(account string) error {
-	id, err := l.accountID(account)
-	if err != nil {
-		return err
+	if l.sources[account] {
+		return nil
 	}
-	return l.db.exec("UPDATE account SET source = 1 WHERE id = ? AND source = 0", id)
+	id, err := l.accountID(account)
+	if err == nil {
+		err = l.db.exec("UPDATE account SET source = 1 WHERE id = ? AND source = 0", id)
+	}
+	if err == nil {
+		l.sources[account] = true
+	}
+	return err
 }
 
 func (l *Ledger) insertMessage(mailbox string, rc mail.Receipt, suspicious string) (int64, error) {
