@@ -20,7 +20,7 @@ const (
 	inMemory     = 16 << 20 // octets of messages held in memory
 	atRisk       = 64 << 20 // octets written and not yet synced
 	groupOctets  = 8 << 20  // a group is committed when it has so many octets,
-	groupCount   = 500      // or so many messages,
+	groupCount   = 1000     // or so many messages,
 	groupAge     = 2 * time.Second
 	writers      = 4
 )

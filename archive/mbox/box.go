@@ -78,6 +78,32 @@ type workspace struct {
 
 var workspaces = sync.Pool{New: func() any { return new(workspace) }}
 
+// tails are buffers of bufferSize. A mailbox gets one when its messages need it:
+// there may be thousands of mailboxes with one message each.
+var tails = sync.Pool{New: func() any {
+	b := make([]byte, 0, bufferSize)
+	return &b
+}}
+
+// smallTail is up to where a tail grows on its own.
+const smallTail = 16 << 10
+
+// gather adds to the octets not yet in the file.
+func (b *box) gather(p []byte) {
+	if n := len(b.tail) + len(p); n > cap(b.tail) && n > smallTail && cap(b.tail) < bufferSize {
+		b.tail = append(*tails.Get().(*[]byte), b.tail...)
+	}
+	b.tail = append(b.tail, p...)
+}
+
+// dropTail gives the buffer back.
+func (b *box) dropTail() {
+	if t := b.tail[:0]; cap(t) >= bufferSize {
+		tails.Put(&t)
+	}
+	b.tail = nil
+}
+
 // open opens and locks the file and marks it open in the ledger, once per run.
 // The caller has the turn.
 func (b *box) open(ctx context.Context) error {
@@ -217,7 +243,7 @@ func (b *box) spill(w *workspace, p []byte) error {
 
 // separate makes sure that the file so far ends in an empty line.
 func (b *box) separate() {
-	b.tail = append(b.tail, b.sep...)
+	b.gather(b.sep)
 	b.size += int64(len(b.sep))
 	b.sep = nil
 }
@@ -243,7 +269,7 @@ func (b *box) accept(w *workspace, in mail.Info, sums mail.Sums) error {
 			return err
 		}
 	} else {
-		b.tail = append(b.tail, w.stage...)
+		b.gather(w.stage)
 	}
 	b.size += w.total
 	b.pending = append(b.pending, pending{
@@ -411,7 +437,7 @@ func (b *box) handOver() (group []pending, lost error) {
 	if len(group) > 0 {
 		b.handed = group[len(group)-1].end
 	}
-	b.tail = nil
+	b.dropTail()
 	return group, lost
 }
 

@@ -16,8 +16,9 @@ const (
 	// maxLine is the longest line that goes through go-mbox, which looks again at
 	// all of an unfinished line with every write.
 	maxLine = 64 << 10
-	// portion is about how much go-mbox gets at a time: what fits the fastest cache.
-	portion = 8 << 10
+	// portion is about how much go-mbox gets at a time: it makes a buffer of that size
+	// for each message.
+	portion = 2 << 10
 	// maxEmptyReads is how often a reader may return nothing in a row.
 	maxEmptyReads = 100
 )

@@ -25,6 +25,10 @@ import (
 // that the whole process stays under 48 MiB.
 const memoryLimit = 40 << 20
 
+// gcPercent is how much garbage may gather, in parts of what is in use. That is a
+// few MiB, and the default makes the collector run all the time.
+const gcPercent = 200
+
 // app is one run of the program.
 type app struct {
 	stdin          *os.File
@@ -48,6 +52,9 @@ func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
 	harden()
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
 	}
 	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, shared: &shared{}, args: args}
 	a.ui = a.newUI()
