@@ -16,6 +16,7 @@ type Ledger interface {
 	Messages(ctx context.Context, mailbox string, yield func(mail.Held) error) error
 	Message(ctx context.Context, id int64) (mail.Held, error)
 	Claims(ctx context.Context, account, mailbox string, yield func(mail.Claim) error) error
+	Uploads(ctx context.Context, account, mailbox string, yield func(mail.Upload) error) error
 }
 
 // Archive is a Side that takes what an archive has on record. That its files hold
@@ -33,7 +34,8 @@ type Archive struct {
 	// from there, or was sent there, must be there.
 	Source bool
 
-	fate map[int64]Need
+	fate  map[int64]Need
+	known map[int64]mail.Digest // what the other side is known to have made of messages
 }
 
 // Account returns the archive's path.
@@ -54,7 +56,7 @@ func (a *Archive) Mailboxes(ctx context.Context) ([]mail.Mailbox, error) {
 
 // readFates learns from the claims which messages need not be at the other side.
 func (a *Archive) readFates(ctx context.Context) error {
-	a.fate = make(map[int64]Need)
+	a.fate, a.known = make(map[int64]Need), make(map[int64]mail.Digest)
 	for _, account := range a.Accounts {
 		for _, box := range a.Boxes {
 			err := a.Ledger.Claims(ctx, account, box, func(c mail.Claim) error {
@@ -71,12 +73,31 @@ func (a *Archive) readFates(ctx context.Context) error {
 				}
 				return nil
 			})
+			if err == nil {
+				err = a.Ledger.Uploads(ctx, account, box, func(u mail.Upload) error {
+					if !u.Altered.IsZero() {
+						a.known[u.Message] = u.Altered
+					}
+					return nil
+				})
+			}
 			if err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// altered returns the digest of what the other side made of a message, if that was
+// recorded when it was sent.
+func (a *Archive) altered(uid string) (d mail.Digest, ok bool) {
+	id, err := strconv.ParseInt(uid, 10, 64)
+	if err != nil {
+		return d, false
+	}
+	d, ok = a.known[id]
+	return d, ok
 }
 
 func (a *Archive) need(id int64) Need {

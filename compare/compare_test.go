@@ -230,9 +230,19 @@ func TestSelection(t *testing.T) {
 
 // ledger is an archive's records in memory.
 type ledger struct {
-	held   []mail.Held
-	claims map[string][]mail.Claim
-	octets map[int64]string
+	held    []mail.Held
+	claims  map[string][]mail.Claim
+	uploads []mail.Upload
+	octets  map[int64]string
+}
+
+func (l *ledger) Uploads(_ context.Context, _, _ string, yield func(mail.Upload) error) error {
+	for _, u := range l.uploads {
+		if err := yield(u); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (l *ledger) Mailboxes(context.Context) ([]string, error) { return []string{"INBOX"}, nil }
@@ -310,6 +320,18 @@ func TestArchive(t *testing.T) {
 				t.Errorf("%+v", res.Counts)
 			}
 		})
+	}
+}
+
+func TestAlteredOnRecord(t *testing.T) {
+	l := archiveOf(one, two)
+	made := "From: a@x.example\nSubject: wrapped\n\nquite another text\n"
+	sums, _ := mail.SumCanonical(strings.NewReader(made))
+	l.uploads = []mail.Upload{{Message: 1, Altered: sums.Digest}}
+	a := &Archive{Ledger: l, Open: l.open, Path: "/archive", Accounts: []string{"imap:a@r"}, Boxes: []string{"INBOX"}}
+	res, found := run(t, Options{Left: a, Right: Server(&account{key: "imap:a@r", boxes: []box{{"INBOX", msgs(two, made)}}})})
+	if d := cmp.Diff([]string{"known INBOX/1 one what was on record when it was sent"}, found); d != "" || !res.Complete() {
+		t.Error(d)
 	}
 }
 

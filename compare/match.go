@@ -131,6 +131,7 @@ type known struct {
 // settle pairs what a server altered, and keeps the rest for the end.
 func (c *comparison) settle(ctx context.Context, m *Mailbox, l, r *list) error {
 	alone := func(it *item) bool { return it.state == read && it.need == Needed }
+	c.onRecord(m, l, r, l.with(alone), r.with(alone))
 	ours, theirs := l.with(alone), r.with(alone)
 	if len(ours) > 0 && len(theirs) > 0 {
 		a, err := c.deep(ctx, l, ours)
@@ -143,6 +144,12 @@ func (c *comparison) settle(ctx context.Context, m *Mailbox, l, r *list) error {
 		}
 		c.altered(m, l, r, a, b)
 	}
+	c.keep(m, l, r)
+	return nil
+}
+
+// keep counts what is decided, and keeps the rest for the end.
+func (c *comparison) keep(m *Mailbox, l, r *list) {
 	at := len(c.res.Mailboxes)
 	for i := range l.items {
 		it := &l.items[i]
@@ -174,7 +181,31 @@ func (c *comparison) settle(ctx context.Context, m *Mailbox, l, r *list) error {
 			c.findings = append(c.findings, pending{Finding: Finding{Kind: Unreadable, Ref: f.ref, Size: f.want.Size, What: f.err.Error()}})
 		}
 	}
-	return nil
+}
+
+// recorder is a Side that knows what the other one made of its messages.
+type recorder interface {
+	altered(uid string) (mail.Digest, bool)
+}
+
+// onRecord pairs what was found to be altered when it was sent.
+func (c *comparison) onRecord(m *Mailbox, l, r *list, ours, theirs []int) {
+	rec, ok := c.Left.(recorder)
+	if !ok {
+		return
+	}
+	by := make(map[mail.Digest][]int)
+	for _, i := range theirs {
+		by[r.items[i].digest] = append(by[r.items[i].digest], i)
+	}
+	for _, i := range ours {
+		d, ok := rec.altered(l.items[i].want.UID)
+		if list := by[d]; ok && len(list) > 0 {
+			m.Known++
+			c.differs(Known, "what was on record when it was sent", l, r, known{i: i}, known{i: list[0]})
+			by[d] = list[1:]
+		}
+	}
 }
 
 func (c *comparison) deep(ctx context.Context, l *list, ids []int) ([]known, error) {

@@ -78,6 +78,13 @@ type Target struct {
 	fallback []string // names to be tried if the destination refuses To
 }
 
+// Plan tells where each mailbox goes that messages are sent from, as Run decides it.
+// there are the mailboxes of the destination, fit is its Fit, and used tells whether
+// messages were sent to a mailbox before.
+func (m Mapping) Plan(from, there []mail.Mailbox, fit func(string) string, used func(string) bool) []Target {
+	return m.plan(from, there, fit, used)
+}
+
 // plan decides where each mailbox goes. Mailboxes that were meant to be different
 // stay so, unless a rule or a role of RFC 6154 puts them together. used tells that
 // messages were sent to a mailbox before: its role then no longer matters, so that
