@@ -60,13 +60,6 @@ func (c *comparison) beyond(ctx context.Context, m *Mailbox, l, r *list) error {
 		}
 	}
 	c.match(m, l, r)
-	for _, side := range []*list{l, r} {
-		for i := range side.items {
-			if it := &side.items[i]; it.state == read && it.widened {
-				it.state = leftOut
-			}
-		}
-	}
 	return nil
 }
 
@@ -153,25 +146,25 @@ func (c *comparison) keep(m *Mailbox, l, r *list) {
 	at := len(c.res.Mailboxes)
 	for i := range l.items {
 		it := &l.items[i]
-		switch it.state {
-		case leftOut:
+		switch {
+		case it.state == leftOut, it.state == read && it.widened:
 			m.Unsampled++
 			continue
-		case vanished:
+		case it.state == vanished:
 			m.Vanished++
 			continue
-		case failed:
+		case it.state == failed:
 			continue
-		case read:
+		case it.state == read:
 			c.left = append(c.left, leftover{pair: at, mailbox: l.boxes[it.box], item: *it})
 		}
 		m.Compared++
 	}
 	for i := range r.items {
-		switch it := &r.items[i]; it.state {
-		case vanished:
+		switch it := &r.items[i]; {
+		case it.state == vanished:
 			m.Vanished++
-		case read:
+		case it.state == read && !it.widened:
 			c.right = append(c.right, leftover{pair: at, mailbox: r.boxes[it.box], item: *it})
 		}
 	}

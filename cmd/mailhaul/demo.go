@@ -74,7 +74,7 @@ func (a *app) demo(ctx context.Context, typed string) (err error) {
 	}{
 		{"\nBack up over POP3, which shows the INBOX only:", func() error { return a.demoBackup(ctx, pop3, dest) }},
 		{"\nBack up over IMAP, which shows all mailboxes. The INBOX is recognised by content, not stored twice:", func() error { return a.demoBackup(ctx, imap, dest) }},
-		{"\nRead every octet back:", func() error { return a.verify(ctx, dest.Dir) }},
+		{"\nRead every octet back:", func() error { return a.verify(ctx, []string{dest.Dir}, verifyFlags{share: 1, connections: 1}) }},
 		{"\nBack up once more. Nothing is new:", func() error { return a.demoBackup(ctx, imap, dest) }},
 	}
 	for _, step := range steps {

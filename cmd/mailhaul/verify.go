@@ -3,56 +3,178 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/time/rate"
 
+	"mailhaul/internal/place"
 	"mailhaul/internal/ui"
 	"mailhaul/internal/vault"
 	"mailhaul/mail"
+	"mailhaul/upload"
 )
 
+type verifyFlags struct {
+	secret       secretFlags
+	dest         destFlags
+	selection    selectionFlags
+	share        float64
+	repair       bool
+	accept       bool
+	report       string
+	connections  int
+	limit        *rate.Limiter
+	maps         []upload.Rule
+	prefix       string
+	noSpecialUse bool
+}
+
 func newVerify(a *app) *cobra.Command {
+	o := verifyFlags{share: 1}
 	cmd := &cobra.Command{
-		Use:   "verify ARCHIVE | verify ACCOUNT | verify --all",
-		Short: "Re-read every octet of the archive",
-		Long: `verify reads every message of the archive back to the end and compares length and
-SHA-256 with what was recorded when it was fetched. It names what is missing,
+		Use:   "verify ARCHIVE [SERVER] | verify SOURCE DEST | verify ACCOUNT | verify --all",
+		Short: "Re-read every octet of the archive; compare it with a server, or two servers",
+		Long: `verify ARCHIVE reads every message of the archive back to the end and compares length
+and SHA-256 with what was recorded when it was fetched. It names what is missing,
 altered or unreadable (exit 65) and mentions files that no backup wrote, which are
-no error. Nothing is changed, and no server is asked.`,
+no error.
+
+With a SERVER it then compares the two, and verify SOURCE DEST compares two servers:
+messages and octets of each mailbox side by side, then every message by the SHA-256 of
+its octets. What is missing, altered or extra is named. Exit 65 unless complete:
+
+  - every message of the ARCHIVE or SOURCE is at the other side. What we deleted there
+    (clean, backup --delete), and what an earlier backup recorded as removed there, is
+    not missing, nor is what lies there in another mailbox;
+  - where the archive was filled from that SERVER, every message there is in it, too.
+    New mail since the last backup is named as not archived.
+
+What servers are known to alter (NUL, CR without LF, header fields in which they keep
+their own state, empty lines at the end) is listed as such. Mailboxes are mapped as
+upload and migrate map them; give the same --map, --prefix and --no-special-use.
+
+Nothing is changed at any server, and nothing in the archive but by --repair and
+--accept. --repair fetches again what is damaged, and only octets with the recorded
+SHA-256 take its place; the damaged file goes to .mailhaul/damaged. Without a SERVER
+the next backup fetches it. --accept takes what a person removed or changed in the
+archive for wanted.`,
 		Example: `  mailhaul verify ~/Mail
   mailhaul verify ~/Mail -q && echo all there
-  mailhaul verify ~/Mail --json`,
-		Args: arguments(1, 1, "an ARCHIVE"),
+  mailhaul verify ~/Mail imaps://ada@example.org
+  mailhaul verify ~/Mail imaps://ada@example.org --repair
+  mailhaul verify imaps://ada@old.example.org imaps://ada@new.example.org --report ada.html
+  mailhaul verify imaps://ada@old.example.org imaps://ada@new.example.org --sample 5%`,
+		Args: arguments(1, 2, "an ARCHIVE, an ARCHIVE and a SERVER, or a SOURCE and a DEST"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if a.wantsAll(cmd) {
+				if o.report != "" {
+					return usage("leave one of them out", "--report is one file, and --all are many archives")
+				}
 				return a.every(cmd, oneByOne)
 			}
 			if a.only != "" {
 				args = []string{a.only}
 			}
-			return a.verify(cmd.Context(), args[0])
+			return a.verify(cmd.Context(), args, o)
 		},
 	}
 	registerAll(cmd)
+	o.secret.register(cmd)
+	o.selection.register(cmd)
+	f := cmd.Flags()
+	f.Func("sample", "look at the octets of a random `P%` of the messages only", func(v string) (err error) {
+		o.share, err = parseShare(v)
+		return err
+	})
+	f.BoolVar(&o.repair, "repair", false, "fetch again what is damaged in the archive")
+	f.BoolVar(&o.accept, "accept", false, "what a person removed or changed in the archive is wanted")
+	f.StringVar(&o.report, "report", "", "write a report to this `FILE`: .html, .json or .csv")
+	f.StringVar(&o.dest.secret.command, "dest-password-command", "", "run `CMD` (no shell) and take the first line of its output as the password of DEST")
+	f.StringVar(&o.dest.secret.file, "dest-password-file", "", "read the password of DEST from this `FILE`, which others must not be able to read")
+	o.dest.secret.login.register(cmd, "dest-", "DEST")
+	f.StringVar(&o.dest.caFile, "dest-ca-file", "", "--ca-file for DEST")
+	f.StringVar(&o.dest.fingerprint, "dest-tls-fingerprint", "", "--tls-fingerprint for DEST")
+	f.Func("map", "mailbox `OLD=NEW`, as upload and migrate were told (repeatable)", func(v string) error {
+		r, err := upload.ParseRule(v)
+		o.maps = append(o.maps, r)
+		return err
+	})
+	f.StringVar(&o.prefix, "prefix", "", "all mailboxes lie below the mailbox `NAME`, as upload and migrate were told")
+	f.BoolVar(&o.noSpecialUse, "no-special-use", false, "mailboxes have the same names, whatever their role")
+	f.IntVar(&o.connections, "connections", defaultConnections, "at most `N` connections to a server")
+	f.Func("limit-rate", "at most this `RATE` in octets per second (500K, 2M)", func(v string) (err error) {
+		o.limit, err = parseRate(v)
+		return err
+	})
 	return cmd
 }
 
-func (a *app) verify(ctx context.Context, typed string) error {
+// parseShare reads a percentage, 0.1% too, as a share.
+func parseShare(s string) (float64, error) {
+	n, err := strconv.ParseFloat(strings.TrimSuffix(s, "%"), 64)
+	if err != nil || !strings.HasSuffix(s, "%") || !(n > 0 && n <= 100) {
+		return 0, errors.New("a sample is written 5% or 0.5%")
+	}
+	return n / 100, nil
+}
+
+func (o *verifyFlags) check(args []string) error {
+	o.dest.connections = o.connections
+	if err := o.dest.check(); err != nil {
+		return err
+	}
+	switch {
+	case o.repair && o.accept:
+		return usage("leave one of them out", "--repair and --accept exclude each other")
+	case len(args) == 1 && place.IsServer(args[0]):
+		return usage("write mailhaul verify ARCHIVE "+"SERVER, or two servers", "one server has nothing to be compared with")
+	}
+	return nil
+}
+
+// errDamaged says that findings were told.
+var errDamaged = &mail.Error{Kind: mail.KindIntegrity, Err: errors.New("the archive is damaged")}
+
+// told are errors whose findings were told one by one.
+func told(err error) bool { return errors.Is(err, errDamaged) || errors.Is(err, errIncomplete) }
+
+func (a *app) verify(ctx context.Context, args []string, o verifyFlags) error {
 	ctx, cancel := a.limit(ctx)
 	defer cancel()
+	if err := o.check(args); err != nil {
+		return err
+	}
+	selection, err := o.selection.selection()
+	if err != nil {
+		return err
+	}
+	rep, err := a.openReport(o.report)
+	if err != nil {
+		return err
+	}
+	defer rep.drop()
+	if len(args) == 2 {
+		return a.verifyWith(ctx, args[0], args[1], selection, o, rep)
+	}
+	if !selection.All() {
+		return usage("--mailbox and --exclude work without a server, too", "an archive is verified by mailboxes, not by dates, sizes or flags")
+	}
 	began := time.Now()
 	s := ui.Verified{Command: "verify"}
-	err := a.verifyArchive(ctx, typed, &s)
+	err = a.verifyAlone(ctx, args[0], selection, o, rep, &s)
 	s.Seconds = time.Since(began).Seconds()
 	s.Exit = a.code(ctx, err)
-	if err != nil && !errors.Is(err, errDamaged) {
+	if err != nil && !told(err) {
 		a.ui.Error(asInterrupted(ctx, err))
 	}
-	if err == nil || errors.Is(err, errDamaged) || a.flags.json {
+	if err == nil || told(err) || a.flags.json {
 		a.ended = s
 	}
-	a.ui.Verified(s, err == nil || errors.Is(err, errDamaged))
+	a.ui.Verified(s, err == nil || told(err))
 	a.exit.Store(int32(s.Exit))
 	if err == nil {
 		return nil
@@ -60,31 +182,186 @@ func (a *app) verify(ctx context.Context, typed string) error {
 	return errSaid
 }
 
-// errDamaged says that findings were told.
-var errDamaged = &mail.Error{Kind: mail.KindIntegrity, Err: errors.New("the archive is damaged")}
-
-func (a *app) verifyArchive(ctx context.Context, typed string, s *ui.Verified) (err error) {
-	v, err := a.openToRead(ctx, typed)
+func (a *app) verifyAlone(ctx context.Context, typed string, selection mail.Selection, o verifyFlags, rep *report, s *ui.Verified) (err error) {
+	v, err := a.openToVerify(ctx, typed, o)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, v.Close()) }()
 	s.Archive = v.Path()
-	sum, err := v.Verify(ctx, func(f vault.Finding) { a.ui.Finding(finding(v.Path(), f)) })
+	rep.begin("Verification of an archive", v.Path(), "")
+	m := a.mender(v, o, rep)
+	sum, err := a.verifyVault(ctx, v, selection, o.share, m)
 	s.Mailboxes, s.Messages, s.Verified, s.Octets = sum.Mailboxes, sum.Messages, sum.Verified, sum.Octets
 	s.Missing, s.Altered, s.Unreadable, s.Extra = sum.Missing, sum.Altered, sum.Unreadable, sum.Extra
-	switch {
-	case err != nil:
+	s.Skipped = sum.Skipped
+	if err == nil && (o.accept || o.repair) {
+		err = m.alone(ctx)
+		s.Accepted, s.SetAside = m.accepted, m.aside
+	}
+	if err == nil {
+		err = m.verdict(sum)
+	}
+	if err == nil || told(err) {
+		return errors.Join(err, rep.finishArchive(sum, m))
+	}
+	return err
+}
+
+// openToVerify opens an archive; what mends it needs it for writing.
+func (a *app) openToVerify(ctx context.Context, typed string, o verifyFlags) (*vault.Vault, error) {
+	p, err := a.archivePlace(typed, "")
+	if err != nil {
+		return nil, err
+	}
+	return a.openVault(ctx, p, vault.Options{ReadOnly: !o.repair && !o.accept, Notify: a.warnOf})
+}
+
+// verifyVault reads the archive back, with a live line, and gives the findings to m.
+func (a *app) verifyVault(ctx context.Context, v *vault.Vault, selection mail.Selection, share float64, m *mender) (vault.Summary, error) {
+	if err := a.checkArchived(ctx, v, selection); err != nil {
+		return vault.Summary{}, err
+	}
+	run, end := a.show("verify")
+	defer end()
+	vo := vault.VerifyOptions{Share: share, Report: m.found, Notify: run.Notify}
+	if len(selection.Mailboxes)+len(selection.Exclude) > 0 {
+		vo.Select = selection.MatchMailbox
+	}
+	return v.VerifyWith(ctx, vo)
+}
+
+func (a *app) checkArchived(ctx context.Context, v *vault.Vault, selection mail.Selection) error {
+	names, err := v.Ledger.Mailboxes(ctx)
+	if err != nil {
 		return err
-	case sum.Unreadable > 0 && sum.Missing+sum.Altered == 0:
-		return &mail.Error{Kind: mail.KindDisk, Op: "verify", Err: errors.New("the disk does not give every message")}
-	case !sum.Whole():
-		return errDamaged
+	}
+	return known(selection.Mailboxes, names)
+}
+
+// mender takes the findings in an archive, tells them, and mends what it may.
+type mender struct {
+	a       *app
+	v       *vault.Vault
+	o       verifyFlags
+	rep     *report
+	damaged map[int64]vault.Finding // by ledger id
+
+	at map[string]map[string]int64 // mailbox and UID at the server -> ledger id
+
+	accepted, aside, repaired int64
+}
+
+// ledgerID reads what compare calls a message of an archive.
+func ledgerID(s string) (int64, bool) {
+	id, err := strconv.ParseInt(s, 10, 64)
+	return id, err == nil
+}
+
+func (a *app) mender(v *vault.Vault, o verifyFlags, rep *report) *mender {
+	return &mender{a: a, v: v, o: o, rep: rep, damaged: make(map[int64]vault.Finding)}
+}
+
+// maxMended bounds how many damaged messages are remembered to be mended.
+const maxMended = 1 << 20
+
+func (m *mender) found(f vault.Finding) {
+	told := finding(m.v.Path(), f, m.o.accept || m.o.repair)
+	if f.Kind != vault.Extra && len(m.damaged) < maxMended {
+		m.damaged[f.Held.Message] = f
+	}
+	m.a.ui.Finding(told)
+	m.rep.archiveFinding(f)
+}
+
+// alone mends without a server.
+func (m *mender) alone(ctx context.Context) error {
+	if m.o.accept {
+		return m.accept(ctx)
+	}
+	live, err := m.live(ctx)
+	if err != nil {
+		return err
+	}
+	for id, f := range m.damaged {
+		if f.Kind == vault.Unreadable || !live[id] {
+			continue
+		}
+		if err := m.v.SetAside(ctx, f.Held); err != nil {
+			return err
+		}
+		m.aside++
+	}
+	if rest := int64(len(m.damaged)) - m.aside; rest > 0 {
+		m.a.ui.Note("%s no server is known to have: what there is of it stays where it is", ui.Plural(rest, "message"))
+	}
+	if m.aside > 0 {
+		m.a.ui.Note("the next backup fetches %s again; or name the server: mailhaul verify ARCHIVE SERVER --repair", ui.Plural(m.aside, "message"))
 	}
 	return nil
 }
 
-func finding(root string, f vault.Finding) ui.Finding {
+// accept records that what is missing or altered is wanted so.
+func (m *mender) accept(ctx context.Context) error {
+	for id, f := range m.damaged {
+		if f.Kind == vault.Unreadable { // nobody wanted that
+			continue
+		}
+		if err := m.v.Accept(ctx, f); err != nil {
+			return err
+		}
+		m.accepted++
+		delete(m.damaged, id)
+	}
+	return nil
+}
+
+// live returns which of the damaged messages are still at a server, so far as is
+// known.
+func (m *mender) live(ctx context.Context) (map[int64]bool, error) {
+	live := make(map[int64]bool)
+	accounts, err := m.v.Ledger.Accounts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	names, err := m.v.Ledger.Mailboxes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, account := range accounts {
+		for _, name := range names {
+			err := m.v.Ledger.Claims(ctx, account, name, func(c mail.Claim) error {
+				if _, ok := m.damaged[c.Message]; ok && c.Gone.IsZero() {
+					live[c.Message] = true
+				}
+				return nil
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	return live, nil
+}
+
+// verdict is what is left to be said of the archive.
+func (m *mender) verdict(sum vault.Summary) error {
+	unreadable := int64(0)
+	for _, f := range m.damaged {
+		if f.Kind == vault.Unreadable {
+			unreadable++
+		}
+	}
+	switch {
+	case len(m.damaged) == 0:
+		return nil
+	case unreadable == int64(len(m.damaged)):
+		return &mail.Error{Kind: mail.KindDisk, Op: "verify", Err: errors.New("the disk does not give every message")}
+	}
+	return errDamaged
+}
+
+func finding(root string, f vault.Finding, mending bool) ui.Finding {
 	out := ui.Finding{Kind: f.Kind.String(), Mailbox: f.Mailbox, Place: f.Place}
 	if f.Kind == vault.Extra {
 		return out
@@ -96,11 +373,26 @@ func finding(root string, f vault.Finding) ui.Finding {
 	}
 	switch f.Kind {
 	case vault.Missing:
-		out.Hint = "somebody removed it, or a disk was restored from an older copy"
+		out.Hint = "somebody removed it, or a disk was restored from an older copy; verify --repair fetches it again, --accept takes it for wanted"
 	case vault.Altered:
-		out.Hint = "a program or a bad disk changed it; compare it with another copy"
+		out.Hint = "a program or a bad disk changed it; verify --repair fetches it again, --accept takes it for wanted"
 	case vault.Unreadable:
 		out.Hint = "check the disk that holds " + root
 	}
+	if mending && f.Kind != vault.Unreadable {
+		out.Hint = ""
+	}
 	return out
+}
+
+// sentence is the verdict of an archive alone.
+func sentence(sum vault.Summary, m *mender) (text string, good bool) {
+	good = len(m.damaged) == 0
+	text = fmt.Sprintf("Every one of %s was read back with the octets that were archived.", ui.Plural(sum.Verified, "message"))
+	if !good {
+		text = fmt.Sprintf("Damaged: %s missing, %s altered, %s unreadable.", ui.Count(sum.Missing), ui.Count(sum.Altered), ui.Count(sum.Unreadable))
+	} else if !sum.Whole() {
+		text = fmt.Sprintf("%s that a person removed or changed were accepted; the rest was read back with the octets that were archived.", ui.Plural(m.accepted, "message"))
+	}
+	return text, good
 }

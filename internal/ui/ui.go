@@ -240,6 +240,9 @@ func (w logWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// Marshal writes one line of JSON in which every unsafe rune is escaped.
+func Marshal(v any) ([]byte, error) { return marshal(v) }
+
 // marshal writes one line of JSON in which every unsafe rune is escaped, DEL, C1
 // and bidirectional controls too, which encoding/json leaves as they are.
 func marshal(v any) ([]byte, error) {

@@ -2,6 +2,7 @@ package ui
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"mailhaul/mail"
@@ -18,7 +19,10 @@ type Verified struct {
 	Missing    int64   `json:"missing"`
 	Altered    int64   `json:"altered"`
 	Unreadable int64   `json:"unreadable"`
-	Extra      int64   `json:"extra"` // files that no backup wrote
+	Extra      int64   `json:"extra"`               // files that no backup wrote
+	Skipped    int64   `json:"skipped"`             // left out of a sample
+	Accepted   int64   `json:"accepted,omitempty"`  // missing or altered, and wanted so
+	SetAside   int64   `json:"set_aside,omitempty"` // for the next backup to fetch again
 	Octets     int64   `json:"octets"`
 	Seconds    float64 `json:"seconds"`
 	Exit       int     `json:"exit"`
@@ -67,7 +71,15 @@ func (u *UI) Verified(v Verified, complete bool) {
 	if !complete || u.opt.Quiet && v.Exit == 0 {
 		return
 	}
-	u.Result("%s: %s in %s verified (%s), %s missing, %s altered, %s unreadable, %s, in %s", u.named(v.Archive),
-		Plural(v.Verified, "message"), Plural(v.Mailboxes, "mailbox"), Octets(v.Octets),
-		Count(v.Missing), Count(v.Altered), Count(v.Unreadable), Plural(v.Extra, "extra file"), Duration(time.Duration(v.Seconds*float64(time.Second))))
+	parts := []string{fmt.Sprintf("%s in %s verified (%s)", Plural(v.Verified, "message"), Plural(v.Mailboxes, "mailbox"), Octets(v.Octets)),
+		Count(v.Missing) + " missing", Count(v.Altered) + " altered", Count(v.Unreadable) + " unreadable", Plural(v.Extra, "extra file")}
+	add := func(n int64, what string) {
+		if n > 0 {
+			parts = append(parts, Count(n)+" "+what)
+		}
+	}
+	add(v.Skipped, "not looked at")
+	add(v.Accepted, "accepted as they are")
+	add(v.SetAside, "set aside")
+	u.Result("%s: %s, in %s", u.named(v.Archive), strings.Join(parts, ", "), Duration(time.Duration(v.Seconds*float64(time.Second))))
 }
