@@ -78,6 +78,9 @@ func (a *app) account(ctx context.Context, typed string, s secretFlags, limit *r
 	if err := s.login.apply(&ac); err != nil {
 		return account{}, err
 	}
+	if err := a.usePin(&ac.server); err != nil {
+		return account{}, err
+	}
 	if err := a.useGrant(&ac, s); err != nil {
 		return account{}, err
 	}

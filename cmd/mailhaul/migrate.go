@@ -148,6 +148,9 @@ func (a *app) migrateFrom(ctx context.Context, source, dest string, o migrateFla
 		if to.named != nil {
 			to.server.Fingerprint = to.named.Fingerprint
 		}
+		if err := a.usePin(&to.server); err != nil {
+			return err
+		}
 	}
 	s.Source, s.Dest, *label = from.key(), to.key(), from.label()
 	switch {

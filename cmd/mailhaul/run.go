@@ -38,6 +38,7 @@ type app struct {
 	current        atomic.Pointer[ui.Run] // being shown
 	exit           atomic.Int32           // code the verb chose for a run without error
 	stateDir       string                 // where archives are remembered; "" for the user's
+	typed          lineReader
 	shared         *shared
 	args           []string // as typed
 
@@ -141,7 +142,7 @@ a place: see mailhaul backup --help.`,
 	}
 	a.flags.register(root)
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newBackup(a), newClean(a), newUndo(a), newUpload(a), newMigrate(a), newLogin(a), newVerify(a), newLs(a), newCat(a), newDemo(a), newVersion(a), newMan())
+	root.AddCommand(newBackup(a), newClean(a), newUndo(a), newUpload(a), newMigrate(a), newLogin(a), newTrust(a), newVerify(a), newLs(a), newCat(a), newDemo(a), newVersion(a), newMan())
 	return root
 }
 

@@ -180,7 +180,7 @@ func TestLoadErrors(t *testing.T) {
 		{server + "bakcup = {}", `line 3: unknown key "bakcup"`, "did you mean backup?"},
 		{server + "[account.a.backup]\nfree = \"1G\"", `line 4: unknown key "free" in [account.a.backup]`, "known here are before"},
 		{server + "trash = true", `line 3: unknown key "trash"`, "[account.a.clean]"},
-		{server + "frobnicate = true", `unknown key "frobnicate"`, "known here are allow-cleartext, archive, backup"},
+		{server + "frobnicate = true", `unknown key "frobnicate"`, "known here are allow-cleartext, archive, auth, backup"},
 		{server + "archive = \"\\u0000\"", "line 3: the name of the archive holds a NUL", ""},
 		{server + "archive = \"imaps://a@h\"", "line 3: an archive is a directory", ""},
 		{server + "archive = \"mbox:x\"\nformat = \"maildir\"", "line 4: archive says one format", "leave one"},

@@ -208,12 +208,12 @@ func (s Server) trustError(ctx context.Context, err error) error {
 	switch {
 	case errors.As(err, &pin):
 		e.Err = pin
-		e.Hint = "if the certificate was replaced on purpose: --tls-fingerprint " + pin.Fingerprint
+		e.Hint = "if the certificate was replaced on purpose: mailhaul trust " + s.Addr() + ", or --tls-fingerprint " + pin.Fingerprint
 	case errors.As(err, &verify) && len(verify.UnverifiedCertificates) > 0:
 		leaf := verify.UnverifiedCertificates[0]
 		u := &Untrusted{Chain: verify.UnverifiedCertificates, Fingerprint: Fingerprint(leaf), Err: errors.New(s.whatIsWrong(verify.Err, leaf))}
 		e.Err = u
-		e.Hint = "if this is your server: --ca-file FILE with its authority, or --tls-fingerprint " + u.Fingerprint
+		e.Hint = "if this is your server: --ca-file FILE with its authority, mailhaul trust " + s.Addr() + ", or --tls-fingerprint " + u.Fingerprint
 	case errors.As(err, &record):
 		e.Err = fmt.Errorf("no TLS on this port: %w", err)
 		e.Hint = fmt.Sprintf("the server speaks plain text there: %s://, with STARTTLS, is usually port %d", s.Protocol, Server{Protocol: s.Protocol, Security: StartTLS}.DefaultPort())
@@ -245,7 +245,25 @@ func isAlert(err error) bool {
 	return ok && op.Op == "remote error"
 }
 
-// whatIsWrong says it in words for the person who has to decide.
+// Verify tells why a chain that a server showed, leaf first, is not accepted, pins
+// left aside; nil if it is.
+func (s Server) Verify(chain []*x509.Certificate) error {
+	var roots *x509.CertPool
+	if s.CAFile != "" {
+		var err error
+		if roots, err = rootsOf(s.CAFile); err != nil {
+			return err
+		}
+	}
+	err := checkChain(tls.ConnectionState{PeerCertificates: chain}, strings.TrimSuffix(s.bareHost(), "."), roots)
+	if v, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return errors.New(s.whatIsWrong(v.Err, chain[0]))
+	}
+	return err
+}
+
+// whatIsWrong says in words, for the person who has to decide, why a certificate was
+// not accepted.
 func (s Server) whatIsWrong(err error, leaf *x509.Certificate) string {
 	var host x509.HostnameError
 	var unknown x509.UnknownAuthorityError
