@@ -65,6 +65,9 @@ func (a *app) every(cmd *cobra.Command, atOnce func(*config.File) int) error {
 		wg.Go(func() { e.outcomes[i] = e.run(cmd.Context(), ac) })
 	}
 	wg.Wait()
+	if sig, ok := errors.AsType[interrupted](context.Cause(cmd.Context())); ok {
+		a.tell(cmd.Context(), sig)
+	}
 	return e.conclude(time.Since(began))
 }
 
@@ -166,7 +169,7 @@ func (e *everyone) runOne(ctx context.Context, ac *config.Account) outcome {
 	select {
 	case err := <-done:
 		if err != nil && !errors.Is(err, errSaid) {
-			sub.ui.Error(asInterrupted(ctx, err))
+			sub.tell(ctx, err)
 		}
 		o = outcome{code: sub.code(ctx, err), ended: sub.ended}
 	case <-sub.late:

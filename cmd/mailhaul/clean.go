@@ -190,7 +190,7 @@ func (a *app) clean(ctx context.Context, source, archive string, o cleanFlags) e
 	s.Seconds = time.Since(began).Seconds()
 	s.Exit = a.code(ctx, err)
 	if err != nil {
-		a.ui.Error(asInterrupted(ctx, err))
+		a.tell(ctx, err)
 	}
 	if s.Failed > 0 {
 		s.Exit = worse(s.Exit, exitPartial)

@@ -70,7 +70,7 @@ func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
 		err = a.writeError()
 	}
 	if err != nil && !errors.Is(err, errSaid) {
-		a.ui.Error(asInterrupted(ctx, err))
+		a.tell(ctx, err)
 	}
 	return a.code(ctx, err)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"slices"
 	"sync"
@@ -79,6 +80,16 @@ func (a *app) status() {
 	ui.New(ui.Options{Out: a.stdout, Err: a.stderr}).Note("mailhaul: nothing is being transferred at the moment")
 }
 
+// tell tells an error. That a signal ended the runs of several accounts is told
+// once, by what runs them.
+func (a *app) tell(ctx context.Context, err error) {
+	err = asInterrupted(ctx, err)
+	if _, ok := errors.AsType[interrupted](err); ok && a.only != "" {
+		return
+	}
+	a.ui.Error(err)
+}
+
 // conclude tells how a run ended, in words and as a summary, and fixes the exit
 // code. It returns nil or errSaid.
 func (a *app) conclude(ctx context.Context, label string, s ui.Summary, err error) error {
@@ -87,7 +98,7 @@ func (a *app) conclude(ctx context.Context, label string, s ui.Summary, err erro
 		code = exitPartial
 	}
 	if err != nil {
-		a.ui.Error(asInterrupted(ctx, err))
+		a.tell(ctx, err)
 		if count(s.Failed) > 0 {
 			code = worse(code, exitPartial)
 		}

@@ -169,7 +169,7 @@ func (a *app) verify(ctx context.Context, args []string, o verifyFlags) error {
 	s.Seconds = time.Since(began).Seconds()
 	s.Exit = a.code(ctx, err)
 	if err != nil && !told(err) {
-		a.ui.Error(asInterrupted(ctx, err))
+		a.tell(ctx, err)
 	}
 	if err == nil || told(err) || a.flags.json {
 		a.ended = s

@@ -31,7 +31,7 @@ func (b *board) names() int {
 	}
 	longest := 1
 	for _, l := range b.lines {
-		longest = max(longest, columnsOf(Escape(l.name)))
+		longest = max(longest, columnsOf(Escape(l.state.label)))
 	}
 	return longest
 }
@@ -88,21 +88,21 @@ func (b *board) texts(columns, rows int) []string {
 	if rows == 0 {
 		rows = defaultRows
 	}
+	if columns < narrowest {
+		return nil
+	}
 	most := max(rows-1, 1)
 	names := min(b.names(), columns/4)
 	var texts []string
 	for i, l := range b.lines {
-		if l.out.text == "" {
-			continue
-		}
 		if len(texts) == most-1 && len(b.lines)-i > 1 {
 			return append(texts, cut(fmt.Sprintf("and %d more", len(b.lines)-i), columns))
 		}
-		text := l.out.text
-		if names > 0 {
-			text = Pad(Escape(l.name), names) + " " + text
+		if names == 0 {
+			texts = append(texts, l.render(columns, false))
+			continue
 		}
-		texts = append(texts, text)
+		texts = append(texts, Pad(Escape(l.state.label), names)+" "+l.render(columns-names-1, true))
 	}
 	return texts
 }

@@ -90,7 +90,7 @@ func TestBoard(t *testing.T) {
 	screen := &terminal{t: t}
 	u := New(Options{Out: screen, Err: screen, Terminal: true})
 	at := time.Now()
-	lines := []*line{newLine(), newLine(), newLine()}
+	lines := []*line{newLine("home"), newLine("work"), newLine("büro-日本")}
 	states := []state{
 		{label: "home", mailbox: "INBOX", messages: 500, planned: 1000, octets: 5e6, plannedOctets: 1e7, at: at},
 		{label: "work", at: at},
@@ -98,13 +98,12 @@ func TestBoard(t *testing.T) {
 	}
 	show := func() {
 		for i, l := range lines {
-			l.render(states[i], 80, u.board.names())
+			l.update(states[i])
 		}
 		u.board.draw(u.board.lines[0], 80, 24)
 	}
-	for i, l := range lines {
+	for _, l := range lines {
 		u.board.add(l)
-		l.name = states[i].label
 	}
 	show()
 	want := `home      INBOX 500/1,000, 5.0 MB/10.0 MB                   49% [====>      ]
@@ -144,13 +143,11 @@ func TestBoardFits(t *testing.T) {
 			screen := &terminal{t: t, columns: columns}
 			b := board{w: screen}
 			for i := range 8 {
-				l := newLine()
-				l.name = fmt.Sprintf("account-日本語-%d", i)
-				b.add(l)
+				b.add(newLine(fmt.Sprintf("account-日本語-%d", i)))
 			}
 			for range 2 {
 				for _, l := range b.lines {
-					l.render(state{label: l.name, mailbox: "日本語/" + strings.Repeat("x", columns), messages: 12, planned: 61020, octets: 1e6, plannedOctets: 88e9}, columns, b.names())
+					l.update(state{label: l.state.label, mailbox: "日本語/" + strings.Repeat("x", columns), messages: 12, planned: 61020, octets: 1e6, plannedOctets: 88e9})
 				}
 				b.draw(b.lines[0], columns, rows)
 			}

@@ -25,9 +25,9 @@ type state struct {
 type line struct {
 	bar     *progressbar.ProgressBar
 	out     rendered
-	name    string // of the run
-	among   bool   // others stand above or below, and names in front
-	cells   int    // of the bar
+	state   state // as it was last said
+	among   bool  // others stand above or below, and names in front
+	cells   int   // of the bar
 	total   int64
 	samples []sample
 }
@@ -56,25 +56,19 @@ func (r *rendered) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func newLine() *line { return &line{} }
+func newLine(label string) *line { return &line{state: state{label: label, at: time.Now()}} }
 
-// render makes the text of the line for a terminal of so many columns. Where
-// several lines stand above each other, names is how many columns the names of
-// their runs may take; 0 for a line alone.
-func (l *line) render(s state, columns, names int) {
+// update says where the run stands.
+func (l *line) update(s state) {
 	l.sample(s)
-	l.name = s.label
-	if columns == 0 {
-		columns = 80
-	}
-	if columns < narrowest {
-		l.out.text = ""
-		return
-	}
-	l.among = names > 0
-	if l.among {
-		columns -= min(names, columns/4) + 1
-	}
+	l.state = s
+}
+
+// render makes the text of the line for so many columns; among tells that others
+// stand above or below, and names in front of them.
+func (l *line) render(columns int, among bool) string {
+	s := l.state
+	l.among = among
 	cells := min(max(columns/6, 2), 20)
 	if columns < 50 {
 		cells = 0
@@ -87,11 +81,12 @@ func (l *line) render(s state, columns, names int) {
 		l.bar.ChangeMax64(total)
 	}
 	text := cut(l.text(s, columns-frame-cells), columns-frame-cells)
-	if names > 0 {
+	if among {
 		text = Pad(text, columns-frame-cells)
 	}
 	l.bar.Describe(text)
 	_ = l.bar.Set64(s.octets)
+	return l.out.text
 }
 
 // fit makes a bar of so many cells.

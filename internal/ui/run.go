@@ -114,7 +114,7 @@ func (r *Run) loop() {
 	case r.u.opt.JSON:
 		r.every(progressEvery, func() { r.u.Object(r.progress()) })
 	case r.u.opt.Terminal && !r.u.opt.Quiet:
-		l := newLine()
+		l := newLine(r.label)
 		r.u.mu.Lock()
 		r.u.board.add(l)
 		r.u.mu.Unlock()
@@ -145,7 +145,7 @@ func (r *Run) draw(l *line) {
 	s := r.state()
 	r.u.mu.Lock()
 	defer r.u.mu.Unlock()
-	l.render(s, columns, r.u.board.names())
+	l.update(s)
 	r.u.board.draw(l, columns, rows)
 }
 

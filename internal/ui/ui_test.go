@@ -248,12 +248,12 @@ func TestLiveLine(t *testing.T) {
 	at := time.Now()
 	for columns := range 200 {
 		var out bytes.Buffer
-		l := newLine()
+		l := newLine("home")
 		b := board{w: &out, lines: []*line{l}}
 		s := state{label: "home", mailbox: "Archive/\u202e日本語" + strings.Repeat("x", columns%90), planned: 61020, plannedOctets: 88e9, failed: 3}
 		for i := range 3 {
 			s.messages, s.octets, s.at = int64(i)*20000, int64(i)*30e9, at.Add(time.Duration(i)*time.Second)
-			l.render(s, columns, b.names())
+			l.update(s)
 			b.draw(l, columns, 24)
 		}
 		width := columns
@@ -278,7 +278,7 @@ func TestLiveLine(t *testing.T) {
 
 func TestLiveLineText(t *testing.T) {
 	at := time.Now()
-	l := newLine()
+	l := newLine("home")
 	s := state{label: "home", mailbox: "INBOX", messages: 1204, planned: 61020, octets: 10_000_000, plannedOctets: 88_100_000, at: at}
 	l.sample(state{at: at.Add(-2 * time.Second)})
 	l.sample(s)
