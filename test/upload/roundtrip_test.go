@@ -14,7 +14,6 @@ import (
 	"mailhaul/test/rig"
 )
 
-
 // An account of the hazard corpus goes into an archive, from there to an empty
 // account, and from there into another archive: digests, dates, flags and keywords
 // are equal, in every mailbox.
