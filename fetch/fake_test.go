@@ -234,7 +234,8 @@ type fakeArchive struct {
 	durable map[string][]string // canonical octets by mailbox
 	flags   map[string]mail.Flags
 	n       int
-	failAt  int // the n-th Append fails
+	failAt  int    // the n-th Append fails
+	busy    string // mailbox that another program has locked
 	commits int
 }
 
@@ -251,6 +252,9 @@ func (a *fakeArchive) Append(_ context.Context, in mail.Info, r mail.Octets) err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if in.Ref.Mailbox == a.busy {
+		return &mail.Error{Kind: mail.KindTemporary, Ref: mail.Ref{Mailbox: a.busy}, Op: "lock", Err: errors.New("in use")}
+	}
 	a.n++
 	if a.n == a.failAt {
 		return errDisk

@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"strconv"
-	"strings"
 	"sync"
 
 	"mailhaul/mail"
@@ -17,153 +16,11 @@ var errNotDelivered = errors.New("the server listed the message and did not give
 func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 func isVanished(err error) bool { return errors.Is(err, mail.ErrVanished) }
 
-// claim is the compact form of mail.Claim: a run may hold hundreds of thousands.
-type claim struct {
-	id      int64
-	message int64
-	size    int64
-	flags   mail.Flags
-	gone    bool
-	freed   bool // gone since this run's listing
-	listed  bool // seen in this run's listing
-	missing bool // the archive has lost the message: it is fetched again
-	content bool // claimed by content, the server gives no UID
-}
-
-// claims is what an account holds of one mailbox, by UID under the present
-// UIDVALIDITY.
-type claims struct {
-	uidValidity uint32
-	all         []claim
-	uids        []string // of all, "" where another UIDVALIDITY makes it void
-	validity    []uint32
-	byUID       map[string]int32
-	live        map[int64]int32 // live claims by message; built when first needed
-}
-
-func loadClaims(ctx context.Context, ledger Ledger, account string, mb mail.Mailbox) (*claims, error) {
-	c := &claims{byUID: make(map[string]int32)}
-	flags := make(map[mail.Flags]mail.Flags) // few different ones: share them
-	err := ledger.Claims(ctx, account, mb.Name, func(m mail.Claim) error {
-		f, ok := flags[m.Flags]
-		if !ok {
-			f = m.Flags
-			flags[f] = f
-		}
-		c.all = append(c.all, claim{
-			id: m.ID, message: m.Message, size: m.Size, flags: f,
-			gone: !m.Gone.IsZero(), missing: m.Missing, content: strings.HasPrefix(m.UID, contentUID),
-		})
-		c.uids = append(c.uids, m.UID)
-		c.validity = append(c.validity, m.UIDValidity)
-		return nil
-	})
-	c.setUIDValidity(mb.UIDValidity)
-	return c, err
-}
-
-// setUIDValidity frees all claims made under another UIDVALIDITY (RFC 4549
-// section 4.1).
-func (c *claims) setUIDValidity(v uint32) {
-	c.uidValidity = v
-	clear(c.byUID)
-	for i, uid := range c.uids {
-		if c.validity[i] != v {
-			continue
-		}
-		// A UIDL used again has several claims: the live one counts.
-		if old, ok := c.byUID[uid]; !ok || c.all[old].gone {
-			c.byUID[uid] = int32(i)
-		}
-	}
-}
-
-func (c *claims) find(uid string) *claim {
-	if uid == "" {
-		return nil
-	}
-	i, ok := c.byUID[uid]
-	if !ok {
-		return nil
-	}
-	return &c.all[i]
-}
-
-// whole tells whether every live claim is by a UID that is valid now, on a message
-// the archive has.
-func (c *claims) whole() bool {
-	for i := range c.all {
-		m := &c.all[i]
-		if !m.gone && (m.missing || m.content || c.find(c.uids[i]) != m) {
-			return false
-		}
-	}
-	return true
-}
-
-// count returns how many claims are live.
-func (c *claims) count() int64 {
-	var n int64
-	for i := range c.all {
-		if !c.all[i].gone {
-			n++
-		}
-	}
-	return n
-}
-
-// listRest takes the live claims that are not listed for listed, and counts them.
-func (c *claims) listRest() int64 {
-	var n int64
-	for i := range c.all {
-		if m := &c.all[i]; !m.gone && !m.listed {
-			m.listed = true
-			n++
-		}
-	}
-	return n
-}
-
-// missing returns the live claims that were not listed, and frees them. Claims by
-// content are left alone while there are messages without UID: their octets decide.
-func (c *claims) missing(unidentified bool) []int64 {
-	var gone []int64
-	for i := range c.all {
-		m := &c.all[i]
-		if m.gone || m.listed || m.content && unidentified {
-			continue
-		}
-		m.gone, m.freed = true, true
-		gone = append(gone, m.id)
-	}
-	c.live = nil
-	return gone
-}
-
-// heldLive tells whether a live claim holds the message.
-func (c *claims) heldLive(message int64) bool {
-	if c.live == nil {
-		c.live = make(map[int64]int32)
-		for i := range c.all {
-			if m := &c.all[i]; !m.gone {
-				c.live[m.message]++
-			}
-		}
-	}
-	return c.live[message] > 0
-}
-
-func (c *claims) revive(m *claim) {
-	m.gone = false
-	if c.live != nil {
-		c.live[m.message]++
-	}
-}
-
 // book is what the archive holds of one mailbox and this account does not claim.
 // Identity is counted: each copy can be taken once.
 type book struct {
 	run    *run
+	claims *claims
 	mu     sync.Mutex
 	bySize map[int64][]*copyOf
 	byDig  map[mail.Digest][]*copyOf
@@ -183,7 +40,7 @@ type copyOf struct {
 
 func newBook(ctx context.Context, r *run, mb mail.Mailbox, c *claims, unidentified bool) (*book, error) {
 	b := &book{
-		run: r, bySize: make(map[int64][]*copyOf), byDig: make(map[mail.Digest][]*copyOf),
+		run: r, claims: c, bySize: make(map[int64][]*copyOf), byDig: make(map[mail.Digest][]*copyOf),
 		byGone: make(map[int64][]*claim), byUID: make(map[string]*claim),
 	}
 	err := r.Ledger.Free(ctx, r.Source.Account(), mb.Name, func(h mail.Held) error {
@@ -207,8 +64,9 @@ func newBook(ctx context.Context, r *run, mb mail.Mailbox, c *claims, unidentifi
 			// Not recorded as gone, so the ledger does not call it free.
 			err = b.addMessage(ctx, m.message, "")
 		case unidentified && m.content:
-			b.byUID[c.uids[i]] = m
-			err = b.addMessage(ctx, m.message, c.uids[i])
+			uid := string(c.uid(uint32(i)))
+			b.byUID[uid] = m
+			err = b.addMessage(ctx, m.message, uid)
 		}
 		if err != nil {
 			return nil, err
@@ -324,7 +182,7 @@ func (b *book) adoption(in mail.Info, c *copyOf, fetched bool) (a mail.Adoption,
 	}
 	a = mail.Adoption{Info: in, Message: c.message, Fetched: fetched}
 	if old := b.byGone[c.message]; len(old) > 0 {
-		a.Takes, base = old[0].id, old[0].flags
+		a.Takes, base = old[0].id, b.claims.flagsOf(old[0])
 		b.byGone[c.message] = old[1:]
 	}
 	return a, base, true

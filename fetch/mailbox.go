@@ -49,7 +49,7 @@ func (r *run) mailbox(ctx context.Context, mb mail.Mailbox) (MailboxResult, erro
 	if len(l.wants) == 0 && l.unidentified == 0 {
 		return res, l.incomplete
 	}
-	t := &take{run: r, mb: mb, claims: l.claims, outcome: make(map[string]outcome, len(l.wants))}
+	t := &take{run: r, mb: mb, claims: l.claims}
 	counts, err := t.all(ctx, l)
 	res.Counts.add(counts)
 	if err == nil {
@@ -207,8 +207,8 @@ func (l *listing) seen(in mail.Info) bool {
 		l.claims.revive(c)
 	}
 	c.listed = true
-	if now := in.Flags; now != c.flags {
-		l.flags = append(l.flags, flagChange{claim: c.id, message: c.message, base: c.flags, now: now})
+	if base, now := l.claims.flagsOf(c), in.Flags; now != base {
+		l.flags = append(l.flags, flagChange{claim: c.id, message: c.message, base: base, now: now})
 	}
 	return true
 }
@@ -265,17 +265,11 @@ type take struct {
 	mb      mail.Mailbox
 	claims  *claims
 	book    *book
-	outcome map[string]outcome // by wantKey; several goroutines, under book.mu
-	counts  Counts             // likewise
-	writing sync.WaitGroup     // messages handed to a writer
+	asked   *asked         // several goroutines, under book.mu
+	counts  Counts         // likewise
+	busy    error          // why nothing more is archived here in this run, likewise
+	writing sync.WaitGroup // messages handed to a writer
 }
-
-type outcome uint8
-
-const (
-	pending   outcome = iota // asked for
-	delivered                // handed on, adopted or failed
-)
 
 func wantKey(uid string, seq uint32) string {
 	if uid != "" {
@@ -298,15 +292,16 @@ func (t *take) all(ctx context.Context, l *listing) (Counts, error) {
 		t.counts.Archived += int64(len(wants))
 		return t.counts, nil
 	}
-	for _, w := range wants {
-		t.outcome[wantKey(w.UID, w.Seq)] = pending
-	}
+	t.asked = newAsked(wants)
 	err = t.fetch(ctx, wants)
 	t.writing.Wait()
-	if err != nil {
-		return t.unasked(wants), err
+	if busy := t.refusal(); busy != nil {
+		err = busy
 	}
-	t.nameUndelivered(wants)
+	if err != nil {
+		return t.unasked(), err
+	}
+	t.nameUndelivered()
 	if l.unidentified > 0 && t.counts.Failed == 0 && !l.more {
 		err = t.book.forget(ctx)
 	}
@@ -315,25 +310,21 @@ func (t *take) all(ctx context.Context, l *listing) (Counts, error) {
 
 // unasked takes the messages that were not asked about before the session was
 // lost out of the sum: they belong to the next run.
-func (t *take) unasked(wants []mail.Want) Counts {
+func (t *take) unasked() Counts {
 	t.book.mu.Lock()
 	defer t.book.mu.Unlock()
-	for _, w := range wants {
-		if t.outcome[wantKey(w.UID, w.Seq)] == pending {
-			t.counts.Listed--
-		}
+	for range t.asked.pending() {
+		t.counts.Listed--
 	}
 	return t.counts
 }
 
 // nameUndelivered counts messages as failed that a source silently left out.
-func (t *take) nameUndelivered(wants []mail.Want) {
+func (t *take) nameUndelivered() {
 	t.book.mu.Lock()
 	defer t.book.mu.Unlock()
-	for _, w := range wants {
-		if t.outcome[wantKey(w.UID, w.Seq)] == pending {
-			t.failLocked(t.ref(w.UID), &mail.Error{Kind: mail.KindPartial, Ref: t.ref(w.UID), Err: errNotDelivered})
-		}
+	for w := range t.asked.pending() {
+		t.failLocked(t.ref(w.UID), &mail.Error{Kind: mail.KindPartial, Ref: t.ref(w.UID), Err: errNotDelivered})
 	}
 }
 
@@ -349,23 +340,39 @@ func (t *take) failLocked(ref mail.Ref, err error) {
 // begin notes that a message was delivered; false if it was not asked for, or
 // came before.
 func (t *take) begin(in mail.Info) bool {
-	key := wantKey(in.Ref.UID, in.Seq)
 	t.book.mu.Lock()
 	defer t.book.mu.Unlock()
-	state, asked := t.outcome[key]
-	if !asked || state != pending {
-		return false
-	}
-	t.outcome[key] = delivered
-	return true
+	return t.asked.take(in.Ref.UID, in.Seq)
 }
 
 // again takes begin back: the reader failed, the driver will try once more.
 func (t *take) again(in mail.Info) {
 	t.book.mu.Lock()
 	defer t.book.mu.Unlock()
-	t.outcome[wantKey(in.Ref.UID, in.Seq)] = pending
+	t.asked.giveBack(in.Ref.UID, in.Seq)
 }
+
+// refuse ends the fetching of this mailbox, and of no other: the archive cannot
+// take its messages now. The message belongs to the next run.
+func (t *take) refuse(in mail.Info, err error) {
+	t.book.mu.Lock()
+	defer t.book.mu.Unlock()
+	t.asked.giveBack(in.Ref.UID, in.Seq)
+	if t.busy == nil {
+		t.busy = &archiveBusy{err}
+	}
+}
+
+func (t *take) refusal() error {
+	t.book.mu.Lock()
+	defer t.book.mu.Unlock()
+	return t.busy
+}
+
+// archiveBusy says that a mailbox of the archive is in use by another program.
+type archiveBusy struct{ error }
+
+func (a *archiveBusy) Unwrap() error { return a.error }
 
 func (t *take) fetch(ctx context.Context, wants []mail.Want) error {
 	if len(wants) == 0 {
@@ -373,6 +380,9 @@ func (t *take) fetch(ctx context.Context, wants []mail.Want) error {
 	}
 	return t.Source.Fetch(ctx, t.mb, wants, func(in mail.Info, r io.Reader, err error) error {
 		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		if err := t.refusal(); err != nil {
 			return err
 		}
 		if !t.begin(in) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -39,7 +40,8 @@ type pipeline struct {
 	kick   chan struct{}
 	ended  chan struct{} // closed when the committer has ended
 
-	commitMu sync.Mutex // commits do not overlap
+	waiting  atomic.Int64 // for room in risk
+	commitMu sync.Mutex   // commits do not overlap
 
 	mu        sync.Mutex
 	err       error // first fatal error
@@ -122,7 +124,7 @@ func (p *pipeline) counts(mailbox string) Counts {
 // take reads one message from the network. Small ones are read into memory and
 // handed to a writer; large ones are written as they come.
 func (p *pipeline) take(ctx context.Context, t *take, in mail.Info, r io.Reader) error {
-	if c, ok := p.Source.(Consumer); ok && c.Consumes() {
+	if p.consumes() {
 		return p.takeOne(ctx, t, in, r)
 	}
 	if in.Size > smallMessage {
@@ -179,6 +181,10 @@ func (p *pipeline) write() {
 }
 
 func (p *pipeline) writeOne(j job) {
+	if err := j.take.refusal(); err != nil {
+		j.take.refuse(j.in, err)
+		return
+	}
 	canonical, sums := mail.CanonicalInPlace(*j.buf)
 	if c := j.take.book.takeDigest(sums.Digest, j.in.Ref.UID == ""); c != nil {
 		if err := j.take.adopt(p.ctx, j.in, c, true); err != nil {
@@ -187,9 +193,25 @@ func (p *pipeline) writeOne(j job) {
 		return
 	}
 	suspicion := suspect(j.in, sums, canonical)
-	if err := p.append(j.take, j.in, &octets{Reader: bytes.NewReader(canonical), sums: sums}, suspicion); err != nil {
-		p.fail(err)
+	o := &octets{Reader: bytes.NewReader(canonical), sums: sums}
+	if err := p.append(j.take, j.in, o, sums.Octets, suspicion); err != nil {
+		p.refused(j.take, j.in, err)
 	}
+}
+
+// refused stops the run, or only the mailbox if that is all the archive cannot
+// write to now.
+func (p *pipeline) refused(t *take, in mail.Info, err error) {
+	if mail.KindOf(err) != mail.KindTemporary || p.consumes() {
+		p.fail(err)
+		return
+	}
+	t.refuse(in, err)
+}
+
+func (p *pipeline) consumes() bool {
+	c, ok := p.Source.(Consumer)
+	return ok && c.Consumes()
 }
 
 // octets is a message in memory whose sums are known.
@@ -200,12 +222,16 @@ type octets struct {
 
 func (o *octets) Sums() mail.Sums { return o.sums }
 
-// append writes one message that the archive does not have.
-func (p *pipeline) append(t *take, in mail.Info, o mail.Octets, suspicion func(mail.Sums) string) error {
-	weight := min(max(in.Size, 1<<10), groupOctets)
+// append writes one message that the archive does not have. octets is how many
+// there are, or may be; of a message that is large one group counts.
+func (p *pipeline) append(t *take, in mail.Info, o mail.Octets, octets int64, suspicion func(mail.Sums) string) error {
+	weight := riskOf(octets)
 	if !p.risk.TryAcquire(weight) {
+		p.waiting.Add(1)
 		p.wake()
-		if err := p.risk.Acquire(p.ctx, weight); err != nil {
+		err := p.risk.Acquire(p.ctx, weight)
+		p.waiting.Add(-1)
+		if err != nil {
 			return err
 		}
 	}
@@ -218,15 +244,20 @@ func (p *pipeline) append(t *take, in mail.Info, o mail.Octets, suspicion func(m
 		p.forget(key)
 		return err
 	}
+	real := min(riskOf(o.Sums().Octets), weight)
+	p.risk.Release(weight - real)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.written++
-	p.unsynced += weight
-	if p.written >= p.group() || p.unsynced >= groupOctets {
+	p.unsynced += real
+	if p.written >= p.group() || p.unsynced >= groupOctets || p.waiting.Load() > 0 {
 		p.wake()
 	}
 	return nil
 }
+
+// riskOf is what a message counts while it is not synced.
+func riskOf(octets int64) int64 { return min(max(octets, 1<<10), groupOctets) }
 
 // noting makes the note of a message when its last octet was read: a commit may
 // take the message before Append returns.
@@ -306,7 +337,8 @@ func (p *pipeline) wake() {
 func (p *pipeline) stream(ctx context.Context, t *take, in mail.Info, r io.Reader) error {
 	s := &streamed{Canonical: mail.NewCanonical(r, nil), book: t.book, unidentified: in.Ref.UID == ""}
 	s.moved = func(n int64) { p.progress(in, 0, n) }
-	err := p.append(t, in, s, func(sums mail.Sums) string { return suspectSize(in, sums) })
+	// The size the server listed says nothing about how many octets will come.
+	err := p.append(t, in, s, groupOctets, func(sums mail.Sums) string { return suspectSize(in, sums) })
 	if s.err == nil && s.over {
 		p.progress(in, 1, 0)
 	}
@@ -317,7 +349,7 @@ func (p *pipeline) stream(ctx context.Context, t *take, in mail.Info, r io.Reade
 		t.again(in)
 		return nil
 	case err != nil:
-		p.fail(err)
+		p.refused(t, in, err)
 		return err
 	}
 	return nil

@@ -58,7 +58,7 @@ type Options struct {
 	// yet; Result.More tells whether there are others.
 	Limit    int
 	Parallel int // mailboxes at once; at least 1
-	// Group is how many messages are committed together at most; 0 means 500.
+	// Group is how many messages are committed together at most; 0 means 1000.
 	Group  int
 	Notify mail.Notify
 	Now    func() time.Time // nil means time.Now
@@ -216,8 +216,10 @@ func (r *run) mailboxes(ctx context.Context, mailboxes []mail.Mailbox, results [
 			results[i] = res
 			mu.Lock()
 			defer mu.Unlock()
-			switch mail.KindOf(err) {
-			case mail.KindTemporary, mail.KindAuth:
+			_, busy := errors.AsType[*archiveBusy](err)
+			switch kind := mail.KindOf(err); {
+			case busy: // says nothing of the server
+			case kind == mail.KindTemporary, kind == mail.KindAuth:
 				lost++
 			default:
 				lost = 0

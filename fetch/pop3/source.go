@@ -30,7 +30,7 @@ type Config struct {
 	Server      dial.Server
 	Credentials auth.Credentials
 
-	// MaxMessage is the largest message accepted, in octets; 0 means any.
+	// MaxMessage is the largest message accepted, in octets; 0 means 4 GiB.
 	MaxMessage int64
 	// Window is how many octets are asked for ahead; 0 means 32 MiB.
 	Window int64
@@ -77,6 +77,9 @@ func New(cfg Config) *Source {
 	cfg.Server.Protocol = "pop3"
 	if cfg.Window <= 0 {
 		cfg.Window = 32 << 20
+	}
+	if cfg.MaxMessage <= 0 {
+		cfg.MaxMessage = 4 << 30
 	}
 	if cfg.Pause <= 0 {
 		cfg.Pause = time.Second
