@@ -50,6 +50,7 @@ var layers = map[string][]string{
 	// What the command line stands on.
 	"internal/config":   {"mail", "internal/auth", "internal/dial", "internal/durable", "internal/place"},
 	"internal/headline": {},
+	"internal/schedule": {"mail", "internal/durable"},
 	"internal/place":    {"mail", "internal/dial"},
 	"internal/report":   {"internal/ui"},
 	"internal/keyring":  {"mail", "internal/auth"},
