@@ -602,7 +602,7 @@ func (c *Conn) fail(op string, err error) error {
 		return c.refused(op, r.Result, r.Kind(), "")
 	}
 	if re, ok := errors.AsType[*imap.Error](err); ok && c.bye == "" {
-		res, _ := parseResult([]byte(string(re.Type) + " " + re.Text))
+		res, _ := c.result([]byte(string(re.Type) + " " + re.Text))
 		return c.refused(op, res, res.Kind(), "")
 	}
 	if he, ok := errors.AsType[*handlerError](err); ok {

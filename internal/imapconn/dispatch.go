@@ -53,7 +53,7 @@ func (c *Conn) response() ([]byte, error) {
 var errNotIMAP = errors.New("this is not an IMAP server")
 
 func (c *Conn) greeting() ([]byte, error) {
-	r, ok := parseResult(c.scan.rest())
+	r, ok := c.result(c.scan.rest())
 	if !ok || r.Condition == "NO" || r.Condition == "BAD" {
 		return nil, &wireError{fmt.Errorf("%w: it says %.80q", errNotIMAP, c.scan.line)}
 	}
@@ -115,7 +115,7 @@ func (c *Conn) tagged() ([]byte, error) {
 	s := c.scan
 	tag := string(s.atom())
 	s.spaces()
-	r, ok := parseResult(s.rest())
+	r, ok := c.result(s.rest())
 	if !ok || r.Condition == "BYE" || r.Condition == "PREAUTH" {
 		return nil, c.count()
 	}
@@ -208,7 +208,7 @@ func (c *Conn) untagged() ([]byte, error) {
 	switch word {
 	case "OK", "NO", "BAD", "BYE":
 		s.pos = from
-		r, _ := parseResult(s.rest())
+		r, _ := c.result(s.rest())
 		c.condition(r)
 		return nil, c.count()
 	case "CAPABILITY":

@@ -99,6 +99,13 @@ func parseResult(b []byte) (r Result, ok bool) {
 	return r, true
 }
 
+// result reads a condition without the password that a server may repeat in it.
+func (c *Conn) result(b []byte) (Result, bool) {
+	r, ok := parseResult(b)
+	r.Text = c.cfg.Credentials.Redact(r.Text)
+	return r, ok
+}
+
 // plain makes text safe for a protocol line of at most 500 octets.
 func plain(text string) string {
 	text = text[:min(len(text), 500)]
