@@ -21,6 +21,10 @@ const (
 	KindPartial               // one message or one account failed, the rest is safe
 )
 
+// ErrSilent is the cause where a server did not answer in time. It may still carry
+// out what it was told.
+var ErrSilent = errors.New("no answer in time")
+
 // Error is an error a person must act on. Account, mailbox and message stand in
 // Ref as far as they are known.
 type Error struct {

@@ -234,6 +234,11 @@ func (s *sender) afterLoss(ctx context.Context, last []*pending, cause error) ([
 	if ctx.Err() != nil || len(last) == 0 || mail.KindOf(cause) != mail.KindTemporary {
 		return nil, cause
 	}
+	if errors.Is(cause, mail.ErrSilent) {
+		// A server that is only slow may store what it has been sent after we have
+		// looked: what is in doubt is left to another run.
+		return nil, cause
+	}
 	if t, ok := errors.AsType[*Throttled](cause); ok {
 		if s.waits++; s.waits > throttles {
 			return nil, cause

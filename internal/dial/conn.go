@@ -421,7 +421,7 @@ func (c *Conn) Fail(op string, err error) error {
 	var ne net.Error
 	switch {
 	case errors.As(err, &ne) && ne.Timeout():
-		e.Err = fmt.Errorf("%s did not answer for %v", c.srv.Addr(), c.srv.timeout())
+		e.Err = silence(fmt.Sprintf("%s did not answer for %v", c.srv.Addr(), c.srv.timeout()))
 		e.Hint = "try again later, or allow more time with --timeout"
 	case isAlert(err): // TLS 1.3 servers refuse after the handshake seemed to be over
 		e.Kind = mail.KindAuth
@@ -434,3 +434,10 @@ func (c *Conn) Fail(op string, err error) error {
 	}
 	return e
 }
+
+// silence is a mail.ErrSilent that says who and how long.
+type silence string
+
+func (s silence) Error() string { return string(s) }
+
+func (silence) Is(target error) bool { return target == mail.ErrSilent }
