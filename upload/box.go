@@ -27,6 +27,7 @@ type box struct {
 	claimed  map[uint32]bool // UIDs of claims; built when first needed
 	stale    map[int64]int64 // claims of another UIDVALIDITY: size at the destination, by message
 	lost     int             // messages the server said it had, and has not
+	cut      int             // messages of which it has a part only
 
 	todo    []int64 // ids of messages that the destination may lack
 	need    need    // of todo
@@ -115,8 +116,14 @@ func (b *box) work(ctx context.Context) error {
 	return err
 }
 
-// lostError tells of messages that the server said it had, and has not.
+// lostError tells of messages that the server said it had, and has not, or not
+// whole.
 func (b *box) lostError() error {
+	if b.cut > 0 {
+		return &mail.Error{Kind: mail.KindIntegrity, Ref: b.ref(mail.Ref{}), Op: "upload",
+			Err:  fmt.Errorf("the server kept a part only of %d messages", b.cut),
+			Hint: "they are not sent again; see what the server does to large or odd messages, and remove the parts there"}
+	}
 	if b.lost == 0 {
 		return nil
 	}

@@ -322,6 +322,11 @@ func (b *box) account(pend []*pending) {
 	for _, p := range pend {
 		ref := p.held.Receipt.Info.Ref
 		switch {
+		case p.truncated():
+			b.known(p.held.Message, p.uid) // not to be sent again and again
+			b.cut++
+			b.failed(ref, &mail.Error{Kind: mail.KindIntegrity, Ref: b.ref(mail.Ref{UID: uidText(p.uid)}), Op: "append " + describe(p.held),
+				Err: fmt.Errorf("the server kept %d of %d octets", p.size, p.wire)})
 		case p.arrived:
 			b.known(p.held.Message, p.uid)
 			if !p.altered.IsZero() {
@@ -360,6 +365,12 @@ func (b *box) account(pend []*pending) {
 	if n > 0 {
 		b.Notify(mail.Event{Kind: mail.EventDone, Ref: b.ref(mail.Ref{}), N: n, Octets: octets})
 	}
+}
+
+// truncated tells whether the server kept less than it was sent, of octets that no
+// server has a reason to alter.
+func (p *pending) truncated() bool {
+	return p.arrived && p.item != nil && !p.risky && !p.altered.IsZero() && p.size < p.wire
 }
 
 func uidText(uid uint32) string {

@@ -208,7 +208,7 @@ func (d *Destination) ref(mailbox string) mail.Ref {
 // refusal is an error for a mailbox; what is only for now stays so.
 func (d *Destination) refusal(mailbox, op string, res imapconn.Result) error {
 	kind := res.Kind()
-	if kind == mail.KindOther || overQuota(res) {
+	if kind == mail.KindOther || kind == mail.KindLacking || overQuota(res) {
 		kind = mail.KindPartial
 	}
 	var cause error = &imapconn.Refused{Result: res}
