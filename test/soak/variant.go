@@ -62,6 +62,7 @@ type life struct {
 	n       int          // messages delivered
 	pace    time.Duration
 	last    []byte // what the last run that ended well said
+	sleeps  int
 }
 
 // roundsOfALife is how often mail comes before a new archive is begun.
@@ -209,11 +210,10 @@ func (l *life) move(ctx context.Context) error {
 			return err
 		}
 	}
-	out, err := l.rig.Command(context.WithoutCancel(ctx), l.args(l.mode, l.port(), l.server.IMAPS)...).Output()
+	out, err := l.wellRun(ctx, l.args(l.mode, l.port(), l.server.IMAPS))
 	if err != nil {
 		return fmt.Errorf("%s once more: %w: %s", l.mode, err, out)
 	}
-	l.runs.Add(1)
 	if s, err := parse(out); err != nil || s.Uploaded+s.Adopted+s.Failed > 0 {
 		return fmt.Errorf("%s once more: %v %s", l.mode, err, out)
 	}
@@ -349,10 +349,18 @@ func (l *life) accident(ctx context.Context, verb string) (done bool, err error)
 		return true, l.count(verb, stdout.Bytes())
 	case code != 75 && code != 3:
 		return false, fmt.Errorf("%s: exit %d: %s%s", verb, code, stdout.Bytes(), stderr.Bytes())
+	case calm && code == 75 && l.asleep(): // the machine slept
 	case calm:
 		return false, fmt.Errorf("%s, left alone: exit %d: %s%s", verb, code, stdout.Bytes(), stderr.Bytes())
 	}
 	return false, nil
+}
+
+// asleep allows for some runs that nobody disturbed to end with 75: a machine that
+// sleeps, or is stopped, lets deadlines pass.
+func (l *life) asleep() bool {
+	l.sleeps++
+	return l.sleeps <= 5
 }
 
 // signal ends a run after a while.
@@ -460,15 +468,24 @@ func (l *life) nothingNew(ctx context.Context) error {
 }
 
 func (l *life) undisturbed(ctx context.Context) (bool, error) {
-	cmd := l.rig.Command(context.WithoutCancel(ctx), l.args("backup", l.port(), 0)...)
-	out, err := cmd.Output()
+	out, err := l.wellRun(ctx, l.args("backup", l.port(), 0))
 	if err != nil {
 		return false, fmt.Errorf("%w: %s", err, out)
 	}
-	l.runs.Add(1)
 	s, err := parse(out)
 	if err == nil && s.Archived+s.Adopted+s.Failed > 0 {
 		err = fmt.Errorf("%+v", s)
 	}
 	return true, err
+}
+
+// wellRun runs mailhaul and lets nothing happen to it.
+func (l *life) wellRun(ctx context.Context, args []string) ([]byte, error) {
+	for {
+		out, err := l.rig.Command(context.WithoutCancel(ctx), args...).Output()
+		l.runs.Add(1)
+		if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 75 || !l.asleep() {
+			return out, err
+		}
+	}
 }
