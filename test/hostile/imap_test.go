@@ -217,6 +217,14 @@ func TestIMAP(t *testing.T) {
 		{name: "6 STARTTLS not offered", start: over("imap", imap(three, with("IMAP4rev1 AUTH=PLAIN"))), exit: 69, again: 69, left: 3},
 		{name: "43 login refused with the password in it", start: imap(three, reply("AUTHENTICATE", "* OK [ALERT] \x1b[2J your password \xff"+password+" \xe9\r\n", "NO [AUTHENTICATIONFAILED] no "+password)), exit: 77, again: 77, left: 3},
 		{name: "43 alerts with escapes", start: imap(three, before("EXAMINE", "* OK [ALERT] \x1b]0;x\x07\xc2\x9b2J quota \u202e almost \xe9xceeded\r\n")), held: 3},
+		{name: "43 refusals with the password in it", start: imap(three, answer(func(_ *testserver.IMAP, c *testserver.IMAPConn, cmd string) bool {
+			if asked(cmd, 2) {
+				c.Send("* NO " + password + " \x1b[2J\r\n")
+				c.NO("\x1b[2J " + password + " \xff\u202e")
+				return true
+			}
+			return false
+		})), exit: 3, held: 2, again: 3, left: 1, says: "***"},
 		{name: "45 challenges without end", start: imap(three, twice(with("IMAP4rev1 AUTH=PLAIN"), answer(func(_ *testserver.IMAP, c *testserver.IMAPConn, cmd string) bool {
 			if strings.HasPrefix(cmd, "AUTHENTICATE") {
 				c.Send("+ \r\n")

@@ -138,6 +138,7 @@ func TestPOP3(t *testing.T) {
 		{name: "6 STLS not offered", start: scripted("pop3", testserver.Send("+OK\r\n"), testserver.Answer("STLS", "-ERR unknown command\r\n"), testserver.Hold()), exit: 69, again: 69},
 		{name: "7 APOP challenge", start: pop3(three, testserver.POP3Faults{Greeting: "+OK ready <1896.697170952@example.org>"}), held: 3},
 		{name: "43 login refused with the password in it", start: pop3(three, testserver.POP3Faults{Login: "-ERR [AUTH] \x1b[1mno such password: " + password + " \xff"}), exit: 77, again: 77, left: 3, says: "***"},
+		{name: "43 refusals with the password in it", start: pop3(three, testserver.POP3Faults{Refuse: map[int]string{2: "-ERR \x1b[2J " + password + " \xff\u202e"}}), exit: 3, held: 2, again: 3, left: 1, says: "***"},
 		{name: "45 challenges without end", start: scripted("pop3+insecure", testserver.Send("+OK\r\n"), testserver.Answer("CAPA", "+OK\r\nSASL PLAIN\r\n.\r\n"), testserver.Answer("^AUTH PLAIN ", "+ \r\n"), testserver.Again(testserver.Answer(`^\*$`, "+ \r\n"))), exit: 77, again: 77},
 		{name: "45 challenges in a flood", start: scripted("pop3+insecure", testserver.Send("+OK\r\n"), testserver.Answer("CAPA", "+OK\r\nSASL PLAIN\r\n.\r\n"), testserver.Answer("^AUTH PLAIN ", "+ \r\n"), testserver.Flood("+ \r\n", 1<<20), testserver.Hold()), exit: 77, again: 77},
 
