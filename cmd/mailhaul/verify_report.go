@@ -4,7 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"os"
+	"io"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,15 +13,14 @@ import (
 	sheet "mailhaul/internal/report"
 	"mailhaul/internal/ui"
 	"mailhaul/internal/vault"
-	"mailhaul/mail"
 )
 
 // report writes the file of --report. Findings go to it as they come, so that it
 // takes no memory; a page of HTML names the first of them only. The methods of a nil
 // report do nothing.
 type report struct {
-	path, kind  string
-	temp        *os.File
+	file        *pageFile
+	kind        string
 	w           *bufio.Writer
 	csv         *sheet.CSV
 	made        time.Time
@@ -44,29 +43,23 @@ func (a *app) openReport(path string) (*report, error) {
 	if path == "" {
 		return nil, nil
 	}
-	r := &report{path: path, kind: strings.ToLower(filepath.Ext(path)), made: time.Now()}
+	r := &report{kind: strings.ToLower(filepath.Ext(path)), made: time.Now()}
 	if !slices.Contains([]string{".html", ".json", ".csv"}, r.kind) {
 		return nil, usage("write --report FILE.html, FILE.json or FILE.csv", "--report %s: the ending says what kind of report it is", path)
 	}
 	var err error
-	if r.temp, err = os.CreateTemp(filepath.Dir(path), ".report-*"); err != nil {
-		return nil, reportError(err)
+	if r.file, err = newPageFile(path); err != nil {
+		return nil, err
 	}
-	r.w = bufio.NewWriter(r.temp)
+	r.w = bufio.NewWriter(r.file.temp)
 	return r, nil
-}
-
-func reportError(err error) error {
-	return &mail.Error{Kind: mail.KindDisk, Op: "--report", Err: err}
 }
 
 // drop takes away what was not finished.
 func (r *report) drop() {
-	if r == nil || r.temp == nil {
-		return
+	if r != nil {
+		r.file.drop()
 	}
-	_ = r.temp.Close()
-	_ = os.Remove(r.temp.Name())
 }
 
 func (r *report) keep(err error) {
@@ -241,19 +234,7 @@ func (r *report) close() error {
 	if r.csv != nil {
 		r.keep(r.csv.Flush())
 	}
-	r.keep(r.w.Flush())
-	temp := r.temp
-	r.temp = nil
-	r.keep(temp.Sync())
-	err := errors.Join(r.err, temp.Close())
-	if err == nil {
-		err = os.Rename(temp.Name(), r.path)
-	}
-	if err != nil {
-		_ = os.Remove(temp.Name())
-		return reportError(err)
-	}
-	return nil
+	return r.file.finish(func(io.Writer) error { return errors.Join(r.err, r.w.Flush()) })
 }
 
 // comparison is the page of a comparison.

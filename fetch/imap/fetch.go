@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"mailhaul/fetch"
@@ -38,6 +39,23 @@ func (s *Source) Fetch(ctx context.Context, mb mail.Mailbox, wants []mail.Want, 
 // Headers gets headers only.
 func (s *Source) Headers(ctx context.Context, mb mail.Mailbox, wants []mail.Want, deliver fetch.Deliver) error {
 	return s.fetch(ctx, mb, wants, deliver, "HEADER")
+}
+
+// fromField is the section that holds the From field alone.
+const fromField = "HEADER.FIELDS (FROM)"
+
+// From gets the From fields only.
+func (s *Source) From(ctx context.Context, mb mail.Mailbox, wants []mail.Want, deliver fetch.Deliver) error {
+	return s.fetch(ctx, mb, wants, deliver, fromField)
+}
+
+// isSection tells whether a server answers with the section that was asked for; it
+// may write the list of fields in its own way.
+func isSection(got, asked string) bool {
+	if asked == fromField {
+		return len(got) >= len("HEADER.FIELDS") && strings.EqualFold(got[:len("HEADER.FIELDS")], "HEADER.FIELDS")
+	}
+	return got == asked
 }
 
 func (s *Source) fetch(ctx context.Context, mb mail.Mailbox, wants []mail.Want, deliver fetch.Deliver, section string) error {
@@ -544,7 +562,7 @@ func (w *worker) find(f *imapconn.Fetch) *want {
 // they come, if what describes them came before.
 func (w *worker) Body(f *imapconn.Fetch, b *imapconn.Body) error {
 	w.holding = false
-	if b.Section != w.j.section || b.Partial || b.Nil() {
+	if !isSection(b.Section, w.j.section) || b.Partial || b.Nil() {
 		return nil
 	}
 	if b.Size() <= smallMessage {

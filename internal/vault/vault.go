@@ -90,6 +90,12 @@ func (v *Vault) Path() string { return v.path }
 // Format returns "maildir" or "mbox".
 func (v *Vault) Format() string { return v.mark.Format }
 
+// Opener returns the driver as one that opens many messages together, if it can.
+func (v *Vault) Opener() (archive.Opener, bool) {
+	o, ok := v.raw.(archive.Opener)
+	return o, ok
+}
+
 // Open opens the archive at a path, or makes it. After a run that was killed it
 // first puts right what that left; a lost or damaged ledger is built anew from
 // the messages. The errors a person must act on are *mail.Error: KindUsage where
