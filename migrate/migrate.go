@@ -180,6 +180,7 @@ func (m *mover) run() (Result, error) {
 		Parallel: m.Parallel, Group: groupCount, Notify: m.fetchEvent, Now: m.Now,
 	})
 	m.queues.finish()
+	m.space.asked.Wait()
 	if m.ctx.Err() != nil {
 		err = context.Cause(m.ctx)
 	}

@@ -176,10 +176,11 @@ func (q *queues) finish() {
 // spaceWatch warns as soon as it is known that not everything will fit.
 type spaceWatch struct {
 	mu    sync.Mutex
-	asked bool
+	asked sync.WaitGroup // somebody is asking for space
+	begun bool
 	told  bool
 	sum   upload.Forecast
-	space upload.Space
+	space *upload.Space // nil: not known yet
 }
 
 // add counts what a mailbox of the source has that is new.
@@ -188,18 +189,34 @@ func (s *spaceWatch) add(m *mover, messages, octets int64) {
 	defer s.mu.Unlock()
 	s.sum.Messages += messages
 	s.sum.Octets += octets
-	if s.told || messages == 0 || m.Upload.DryRun {
+	if messages == 0 || m.Upload.DryRun {
 		return
 	}
-	if !s.asked {
-		s.asked = true
-		f, err := upload.CheckSpace(m.ctx, m.Destination, s.sum)
-		if err != nil {
-			f.Space = upload.Unlimited
-		}
-		s.space = f.Space
+	if !s.begun {
+		s.begun = true
+		s.asked.Go(func() { s.ask(m) })
 	}
-	s.sum.Space = s.space
+	s.compare(m)
+}
+
+// ask finds out how much space there is.
+func (s *spaceWatch) ask(m *mover) {
+	f, err := upload.CheckSpace(m.ctx, m.Destination, upload.Forecast{Messages: 1})
+	if err != nil {
+		return // what does not fit is refused
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.space = &f.Space
+	s.compare(m)
+}
+
+// compare warns, once. It is called with mu held.
+func (s *spaceWatch) compare(m *mover) {
+	if s.told || s.space == nil {
+		return
+	}
+	s.sum.Space = *s.space
 	if err := s.sum.Err(m.Destination.Account()); err != nil {
 		s.told = true
 		m.warn(err)

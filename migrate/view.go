@@ -174,9 +174,9 @@ func (v *view) Open(ctx context.Context, rc mail.Receipt) (io.ReadCloser, error)
 	return nil, fmt.Errorf("the source does not give it: %w", fs.ErrNotExist)
 }
 
-// keep is how many prepared batches may still be read: the one that is being
-// loaded, and the one before, of which a message may still be on its way.
-const keep = 2
+// keep is how many prepared batches may still be read: those of the group that is
+// being loaded, of the one that waits, and of the one that is on its way.
+const keep = 4
 
 // Prepare implements upload.Preparer: it reads messages from the source that are
 // not here.

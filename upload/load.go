@@ -15,8 +15,10 @@ import (
 // A group is what is recorded and sent together.
 const (
 	groupCount  = 100
-	groupOctets = 1 << 20
-	small       = 512 << 10 // larger messages are not held in memory and go alone
+	groupOctets = 1 << 20   // in memory
+	groupWire   = 4 << 20   // in all
+	small       = 512 << 10 // larger messages are not held in memory
+	large       = 2 << 20   // and those go alone
 )
 
 // item is one message ready to be sent.
@@ -31,6 +33,10 @@ type item struct {
 	original mail.Receipt
 	refusal  error
 }
+
+// alone tells whether a message goes in a command of its own. RFC 3502 section 6.3.11
+// takes no octets for "stop".
+func (it *item) alone() bool { return it.octets == nil && it.wire > large || it.wire == 0 }
 
 func (it *item) open(ctx context.Context, m Messages) (io.ReadCloser, error) {
 	switch {
@@ -109,11 +115,13 @@ func (l *loader) giveBack(slab []byte) {
 
 // fill loads a group; what does not fit any more is returned.
 func (l *loader) fill(ctx context.Context, g *group, first *item) (next *item) {
+	var wire int64
 	if first != nil {
 		g.items = append(g.items, first)
-		if first.octets == nil {
+		if first.alone() {
 			return nil
 		}
+		wire = first.wire
 	}
 	for len(g.items) < groupCount && len(l.todo) > 0 && ctx.Err() == nil {
 		if err := l.prepare(ctx); err != nil {
@@ -125,7 +133,7 @@ func (l *loader) fill(ctx context.Context, g *group, first *item) (next *item) {
 			g.err = err
 			return nil
 		}
-		if h.Receipt.Octets <= small && int64(len(g.slab))+h.Receipt.Octets > groupOctets {
+		if h.Receipt.Octets <= small && int64(len(g.slab))+h.Receipt.Octets > groupOctets || wire > 0 && wire+h.Receipt.Wire > groupWire {
 			return nil
 		}
 		l.todo = l.todo[1:]
@@ -144,7 +152,7 @@ func (l *loader) fill(ctx context.Context, g *group, first *item) (next *item) {
 			l.Notify(mail.Event{Kind: mail.EventFailed, Ref: l.ref(h.Receipt.Info.Ref), Err: err})
 			continue
 		}
-		if it.octets == nil || it.wire == 0 { // alone: RFC 3502 section 6.3.11 takes no octets for "stop"
+		if it.alone() {
 			if len(g.items) > 0 {
 				return it
 			}
@@ -152,6 +160,7 @@ func (l *loader) fill(ctx context.Context, g *group, first *item) (next *item) {
 			return nil
 		}
 		g.items = append(g.items, it)
+		wire += it.wire
 	}
 	return nil
 }

@@ -283,17 +283,21 @@ func (d *Destination) Open(ctx context.Context, name string) (box upload.Box, er
 		if err != nil {
 			return err
 		}
-		b, _, err := c.Select(ctx, raw)
+		var then []string
+		if c.Has("UNSELECT") { // what is appended to a selected mailbox is told at once, for nothing
+			then = []string{"UNSELECT"}
+		}
+		b, tags, err := c.Select(ctx, raw, then...)
 		if err != nil {
 			return d.selectError(name, err)
 		}
-		if b.UIDNext == 0 {
-			if b.UIDNext, err = d.uidNext(ctx, c, b.Exists); err != nil {
+		for range tags {
+			if _, _, err := c.Next(nil); err != nil {
 				return err
 			}
 		}
-		if c.Has("UNSELECT") { // what is appended to a selected mailbox is told at once, for nothing
-			if _, err := c.Exec(ctx, nil, "UNSELECT"); err != nil {
+		if b.UIDNext == 0 {
+			if b, err = d.askUIDNext(ctx, c, name, raw); err != nil {
 				return err
 			}
 		}
@@ -311,6 +315,19 @@ func (d *Destination) selectError(name string, err error) error {
 		return d.refusal(name, "select mailbox", r.Result)
 	}
 	return err
+}
+
+// askUIDNext selects the mailbox of a server that does not say UIDNEXT and finds it
+// out.
+func (d *Destination) askUIDNext(ctx context.Context, c *imapconn.Conn, name, raw string) (imapconn.Box, error) {
+	b, _, err := c.Select(ctx, raw)
+	if err != nil {
+		return b, d.selectError(name, err)
+	}
+	if b.UIDNext, err = d.uidNext(ctx, c, b.Exists); err == nil && c.Has("UNSELECT") {
+		_, err = c.Exec(ctx, nil, "UNSELECT")
+	}
+	return b, err
 }
 
 // uidNext asks for the last UID of the selected mailbox.
