@@ -107,16 +107,27 @@ func (s *spool) Append(_ context.Context, in mail.Info, r mail.Octets) error {
 	return nil
 }
 
+// buffers are for small messages.
+var buffers = sync.Pool{New: func() any { return new([small]byte) }}
+
 func (s *spool) store(r io.Reader, size int64) (*entry, error) {
-	var buf bytes.Buffer
-	if size > 0 {
-		buf.Grow(int(min(size+bytes.MinRead, small)))
+	if size > small { // as far as the server says
+		return s.stream(r)
 	}
-	_, err := io.CopyN(&buf, r, small)
-	switch {
-	case err == nil:
-		return s.stream(io.MultiReader(&buf, r))
-	case err != io.EOF:
+	buf := buffers.Get().(*[small]byte)
+	defer buffers.Put(buf)
+	n := 0
+	var err error
+	for n < len(buf) && err == nil {
+		var k int
+		k, err = r.Read(buf[n:])
+		n += k
+	}
+	switch err {
+	case nil:
+		return s.stream(io.MultiReader(bytes.NewReader(buf[:n]), r))
+	case io.EOF:
+	default:
 		return nil, err
 	}
 	f, err := s.share()
@@ -125,9 +136,9 @@ func (s *spool) store(r io.Reader, size int64) (*entry, error) {
 	}
 	f.mu.Lock()
 	e := &entry{file: f, from: f.end}
-	f.end += int64(buf.Len())
+	f.end += int64(n)
 	f.mu.Unlock()
-	if _, err := f.WriteAt(buf.Bytes(), e.from); err != nil {
+	if _, err := f.WriteAt(buf[:n], e.from); err != nil {
 		f.release()
 		return nil, diskError("write temporary file", err)
 	}

@@ -69,9 +69,6 @@ type loader struct {
 }
 
 func (b *box) load(ctx context.Context) *loader {
-	if b.slabs == nil {
-		b.slabs = make(chan []byte, 3)
-	}
 	l := &loader{box: b, todo: b.todo, out: make(chan group), slabs: b.slabs}
 	go l.run(ctx)
 	return l

@@ -164,7 +164,7 @@ func begin(ctx context.Context, o Options) (*run, []*job, error) {
 		o.Account = o.Destination.Account()
 	}
 	o.Parallel = max(1, o.Parallel)
-	r := &run{Options: o}
+	r := &run{Options: o, slabs: make(chan []byte, 2*o.Parallel)}
 	jobs, err := r.plan(ctx)
 	if err == nil {
 		err = r.learnVanished(ctx)
@@ -177,7 +177,8 @@ func begin(ctx context.Context, o Options) (*run, []*job, error) {
 
 type run struct {
 	Options
-	restoring bool // the destination is where the messages came from
+	slabs     chan []byte // of loaders, used again
+	restoring bool        // the destination is where the messages came from
 	full      atomic.Int32
 	limit     int64   // octets of one message; 0: not known
 	vanished  []int64 // ascending

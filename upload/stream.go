@@ -32,7 +32,6 @@ type stream struct {
 	strangers int64            // messages that were there and are not known
 	listed    map[uint32]int64 // their sizes by UID; nil: not asked for
 	refused   map[int64]bool   // not to be sent again in this run
-	slabs     chan []byte      // of loaders, used again
 }
 
 // Begin makes the plan, as Run does, and sends nothing yet. o.Messages must know
