@@ -381,6 +381,40 @@ func TestAdoptedIsFetchedFirst(t *testing.T) {
 	if !slices.Contains(w.s.wire, "FETCH 1") || slices.Index(w.s.wire, "FETCH 1") > slices.Index(w.s.wire, "DELETE 1") || res.Stayed[clean.WhyChanged] != 1 {
 		t.Errorf("%v %+v", w.s.wire, res)
 	}
+	w.wrong("2")
+}
+
+// wrong checks which claims the next backup is to fetch again.
+func (w *world) wrong(want ...string) {
+	w.Helper()
+	var got []string
+	err := w.l.Claims(context.Background(), ada, "INBOX", func(c mail.Claim) error {
+		if c.Size == mail.OtherMessage {
+			got = append(got, c.UID)
+		}
+		return nil
+	})
+	if err != nil || !slices.Equal(got, want) {
+		w.Errorf("to be fetched again: %v, want %v (%v)", got, want, err)
+	}
+}
+
+// A UIDL used again for a message of the same size shows when its header is compared:
+// it stays, and the next backup fetches it.
+func TestUIDLUsedAgain(t *testing.T) {
+	w := newWorld(t)
+	w.s.validity = 0
+	w.put("1", 100)
+	w.put("2", 100)
+	w.s.messages[0].wire = strings.Replace(w.s.messages[0].wire, "Subject: 1", "Subject: X", 1)
+	if res := w.run(w.options()); res.Deleted != 1 || res.Stayed[clean.WhyChanged] != 1 {
+		t.Errorf("%+v", res)
+	}
+	w.left("1")
+	w.wrong("1")
+	if res := w.run(w.options()); res.Deleted != 0 || res.Stayed[clean.WhyNotArchived] != 1 {
+		t.Errorf("%+v", res)
+	}
 }
 
 func TestSizeDoubtIsClearedByASecondFetch(t *testing.T) {

@@ -178,6 +178,7 @@ func (r *run) fetchAgain(ctx context.Context, m *MailboxPlan, doom []candidate) 
 			r.stay(WhySuspicious)
 			continue
 		case !same[c.uid]:
+			change.Wrong = append(change.Wrong, c.claim)
 			r.stay(WhyChanged)
 			continue
 		default:
@@ -188,7 +189,7 @@ func (r *run) fetchAgain(ctx context.Context, m *MailboxPlan, doom []candidate) 
 		}
 		kept = append(kept, c)
 	}
-	if len(change.Fetched) == 0 {
+	if len(change.Fetched)+len(change.Wrong) == 0 {
 		return kept, nil
 	}
 	return kept, r.Ledger.Record(ctx, change)
@@ -267,6 +268,7 @@ func (r *run) order(ctx context.Context, m *MailboxPlan, doomed []mail.Doomed, f
 	var results []mail.DeletionResult
 	settled := make(map[int]bool)
 	moved := make(map[int]mail.Info)
+	var wrong []int64            // claims
 	wanted := make(map[int]bool) // those that stay by our own rule
 	err := r.Source.Delete(ctx, m.mb, mail.DeleteOrder{
 		Proofs: proofs, Mode: r.mode,
@@ -300,6 +302,9 @@ func (r *run) order(ctx context.Context, m *MailboxPlan, doomed []mail.Doomed, f
 				r.res.Octets += max(0, facts[i].size)
 				return
 			}
+			if !wanted[i] && why == mail.WhyChanged && facts[i].validity == 0 {
+				wrong = append(wrong, facts[i].claim) // a UIDL used again
+			}
 			if wanted[i] || why == mail.WhyVanished || why == mail.WhyChanged {
 				r.stay(why)
 				return
@@ -307,6 +312,9 @@ func (r *run) order(ctx context.Context, m *MailboxPlan, doomed []mail.Doomed, f
 			r.refused(why)
 		},
 	})
+	if rerr := r.Ledger.Record(ctx, mail.Change{Wrong: wrong}); rerr != nil {
+		return errors.Join(rerr, err)
+	}
 	if len(results) > 0 {
 		if rerr := r.Ledger.SettleDeletions(ctx, results); rerr != nil {
 			return errors.Join(rerr, err)

@@ -372,6 +372,10 @@ func (l *fakeLedger) Record(_ context.Context, ch mail.Change) error {
 	for _, id := range ch.Gone {
 		l.claims[id-1].Gone = now
 	}
+	for _, id := range ch.Wrong {
+		l.claims[id-1].Size = mail.OtherMessage
+		clear(l.cursors)
+	}
 	for _, id := range ch.Returned {
 		l.claims[id-1].Gone = time.Time{}
 	}

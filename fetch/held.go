@@ -235,7 +235,7 @@ func (t *take) recognise(ctx context.Context, l *listing) ([]mail.Want, error) {
 	}
 	var ask, rest []mail.Want
 	for _, w := range l.wants {
-		if w.Size >= 0 && t.book.mayHold(w.Size) || l.undated[wantKey(w.UID, w.Seq)] {
+		if (w.Size >= 0 && t.book.mayHold(w.Size) || l.undated[wantKey(w.UID, w.Seq)]) && !l.other[w.UID] {
 			ask = append(ask, w)
 		} else {
 			rest = append(rest, w)

@@ -68,6 +68,7 @@ type listing struct {
 	unidentified int   // wants without UID
 	more         bool  // the limit left some out
 	undated      map[string]bool
+	other        map[string]bool // UIDs: not the messages that were claimed, whatever their headers say
 	claims       *claims
 	change       mail.Change // Gone, Returned
 	flags        []flagChange
@@ -187,6 +188,13 @@ func (l *listing) take(in mail.Info, s mail.Selection) {
 func (l *listing) seen(in mail.Info) bool {
 	c := l.claims.find(in.Ref.UID)
 	if c == nil || c.listed {
+		return false
+	}
+	if c.size == mail.OtherMessage && !c.gone {
+		if l.other == nil {
+			l.other = make(map[string]bool)
+		}
+		l.other[in.Ref.UID] = true
 		return false
 	}
 	if c.size >= 0 && in.Size >= 0 && c.size != in.Size {

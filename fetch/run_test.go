@@ -302,6 +302,28 @@ func TestExpungedStaysAndMayReturn(t *testing.T) {
 	}
 }
 
+// A claim that turned out to be on another message is not taken for good by the size
+// or the header: the message is fetched.
+func TestWrongClaimIsFetched(t *testing.T) {
+	for _, body := range []string{"other body\r\n", "body of 2\r\n"} {
+		w := newWorld(t)
+		w.put("1", message("1"))
+		m := w.put("2", message("2"))
+		w.run()
+		head, _, _ := strings.Cut(m.wire, "body of")
+		m.wire = head + body
+		if err := w.ledger.Record(context.Background(), mail.Change{Wrong: []int64{2}}); err != nil {
+			t.Fatal(err)
+		}
+		if body == "body of 2\r\n" { // it is the same after all
+			w.want(w.run(), 0, 1, 1, 0, 2)
+		} else {
+			w.want(w.run(), 1, 0, 1, 0, 3)
+		}
+		w.want(w.run(), 0, 0, 2, 0, len(w.archive.durable["INBOX"]))
+	}
+}
+
 // What we moved to the trash is known when the trash shows it, by header or by
 // octets, as often as there are copies; all else there is archived.
 func TestTrashedIsKnown(t *testing.T) {

@@ -2,6 +2,7 @@ package mail
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 )
@@ -32,6 +33,11 @@ const sizeDoubt = "the server lists "
 // IsSizeDoubt tells whether a suspicion is one that SizeDoubt worded.
 func IsSizeDoubt(suspicious string) bool { return strings.HasPrefix(suspicious, sizeDoubt) }
 
+// OtherMessage is the Size of a claim that turned out to be on another message than
+// the server has under its UID: the message is to be fetched as a whole, and no size
+// that is listed fits it.
+const OtherMessage = math.MaxInt64
+
 // Held is an archived message as the ledger has it.
 type Held struct {
 	Message    int64 // ledger id
@@ -46,6 +52,7 @@ type Change struct {
 	Adopted  []Adoption        // claims on messages the archive already had
 	Gone     []int64           // claims the server no longer shows
 	Fetched  []int64           // adopted claims whose octets were fetched since, and are the archived ones
+	Wrong    []int64           // claims that are on another message than the server has: see OtherMessage
 	Cleared  []int64           // messages no longer suspicious: a second fetch gave the same octets
 	Returned []int64           // claims that were gone and are back
 	Undone   []int64           // deletions (their IDs) whose message is at the server again

@@ -44,6 +44,11 @@ func (l *Ledger) Record(ctx context.Context, c mail.Change) error {
 				return err
 			}
 		}
+		for _, id := range c.Wrong {
+			if err := l.wrong(id); err != nil {
+				return err
+			}
+		}
 		for _, id := range c.Cleared {
 			if err := l.db.exec("UPDATE message SET suspicious = NULL WHERE id = ?", id); err != nil {
 				return err
@@ -83,7 +88,7 @@ func (l *Ledger) Record(ctx context.Context, c mail.Change) error {
 // alreadySo tells whether a change is empty, or only repeats cursors: most runs
 // find nothing new and should not even begin a transaction.
 func (l *Ledger) alreadySo(ctx context.Context, c mail.Change) bool {
-	if len(c.Archived)+len(c.Adopted)+len(c.Gone)+len(c.Fetched)+len(c.Cleared)+len(c.Returned)+len(c.Undone)+len(c.Flags)+len(c.Anchors) > 0 {
+	if len(c.Archived)+len(c.Adopted)+len(c.Gone)+len(c.Fetched)+len(c.Wrong)+len(c.Cleared)+len(c.Returned)+len(c.Undone)+len(c.Flags)+len(c.Anchors) > 0 {
 		return false
 	}
 	for _, cu := range c.Cursors {
@@ -290,6 +295,14 @@ func (l *Ledger) gone(id int64) error {
 	return l.db.exec(`UPDATE claim SET gone = ?, gone_by =
 		CASE WHEN EXISTS (SELECT 1 FROM deletion WHERE claim = claim.id AND state = 0) THEN 2 ELSE 1 END
 		WHERE id = ? AND gone = 0`, millis(l.now()), id)
+}
+
+// wrong notes that a claim is on another message than the server has. The mailbox
+// is to be listed by the next run.
+func (l *Ledger) wrong(id int64) error {
+	return errors.Join(
+		l.db.exec("UPDATE claim SET size = ?, fetched = 0 WHERE id = ? AND gone = 0", int64(mail.OtherMessage), id),
+		l.db.exec("UPDATE box SET cursor = '' WHERE id = ?", id>>idBits))
 }
 
 func (l *Ledger) returned(id int64) error {
