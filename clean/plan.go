@@ -90,17 +90,16 @@ func (p *Plan) Exceeds(limit int64, percent bool) (string, bool) {
 // candidate is a message at the server that the rule selects and the archive
 // holds; compact, since there may be hundreds of thousands.
 type candidate struct {
-	uid      string
-	claim    int64
-	message  int64
-	size     int64
-	seq      uint32
-	validity uint32
-	date     int64 // Unix seconds
-	flags    mail.Flags
-	refetch  bool // its octets are to be fetched under this UID before it may go
-	doubt    bool // its length is not what was listed: refetch clears that
-	ours     bool // an intent of ours is open: \Deleted on it is our own
+	uid     string
+	claim   int64
+	message int64
+	size    int64
+	date    int64 // Unix seconds
+	flags   mail.Flags
+	seq     uint32
+	refetch bool // its octets are to be fetched under this UID before it may go
+	doubt   bool // its length is not what was listed: refetch clears that
+	ours    bool // an intent of ours is open: \Deleted on it is our own
 }
 
 // planner makes the plan.
@@ -183,135 +182,23 @@ func (p *planner) mailbox(ctx context.Context, mb mail.Mailbox) (*MailboxPlan, e
 	return mp, err
 }
 
-// known is what the ledger has of one mailbox.
-type known struct {
-	claims map[string]claimFacts
-	held   map[int64]heldFacts
-	open   []mail.Deletion
-	ours   map[string]bool       // of open, by key
-	listed map[string]mail.Flags // what the server shows now of open
-}
-
-// claimFacts is the compact form of a mail.Claim.
-type claimFacts struct {
-	id, message, size int64
-	fetched           bool
-}
-
-type heldFacts struct {
-	date       int64
-	dated      bool // INTERNALDATE is more than the time of fetching
-	missing    bool
-	suspicious string
-}
-
-func claimKey(validity uint32, uid string) string { return fmt.Sprint(validity, " ", uid) }
-
-func (p *planner) known(ctx context.Context, mb mail.Mailbox) (*known, error) {
-	k := &known{claims: make(map[string]claimFacts), held: make(map[int64]heldFacts)}
-	account := p.Source.Account()
-	err := p.Ledger.Claims(ctx, account, mb.Name, func(c mail.Claim) error {
-		if c.Gone.IsZero() {
-			k.claims[claimKey(c.UIDValidity, c.UID)] = claimFacts{c.ID, c.Message, c.Size, c.Fetched}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	err = p.Ledger.Messages(ctx, mb.Name, func(h mail.Held) error {
-		k.hold(h)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := p.elsewhere(ctx, k); err != nil {
-		return nil, err
-	}
-	open, err := p.Ledger.OpenDeletions(ctx, account, mb.Name)
-	k.expect(open)
-	return k, err
-}
-
-// elsewhere looks up messages that lie in another mailbox of the archive: what was
-// moved to the trash is claimed there, and stays where it was archived.
-func (p *planner) elsewhere(ctx context.Context, k *known) error {
-	for _, c := range k.claims {
-		if _, here := k.held[c.message]; here {
-			continue
-		}
-		h, err := p.Ledger.Message(ctx, c.message)
-		if err != nil {
-			return err
-		}
-		k.hold(h)
-	}
-	return nil
-}
-
-func (k *known) hold(h mail.Held) {
-	in := h.Receipt.Info
-	k.held[h.Message] = heldFacts{
-		date: in.InternalDate.Unix(), dated: !in.InternalDate.IsZero() && in.DateFrom != mail.DateFetched && in.DateFrom != mail.DateUnknown,
-		missing: h.Receipt.Place == "", suspicious: h.Suspicious,
-	}
-}
-
-// expect takes the open intents.
-func (k *known) expect(open []mail.Deletion) {
-	k.open = open
-	k.ours = make(map[string]bool, len(open))
-	k.listed = make(map[string]mail.Flags, len(open))
-	for _, d := range open {
-		k.ours[claimKey(d.Claim.UIDValidity, d.Claim.UID)] = true
-	}
-}
-
-// note remembers what is shown of a message with an open intent.
-func (k *known) note(key string, flags mail.Flags) {
-	if k.ours[key] {
-		k.listed[key] = flags
-	}
-}
-
-// settle records what a complete listing says of intents whose outcome was not
-// known: the message is there or it is not. One that is there with \Deleted stays
-// open: the mark is ours, and what is to come of it is for a later order.
-func (k *known) settle(ctx context.Context, ledger Ledger) (open map[int64][]int64, err error) {
-	open = make(map[int64][]int64)
-	var results []mail.DeletionResult
-	for _, d := range k.open {
-		flags, there := k.listed[claimKey(d.Claim.UIDValidity, d.Claim.UID)]
-		if there && flags.Has(mail.Deleted) {
-			open[d.Claim.ID] = append(open[d.Claim.ID], d.ID)
-			continue
-		}
-		results = append(results, mail.DeletionResult{ID: d.ID, Gone: !there})
-	}
-	if len(results) == 0 {
-		return open, nil
-	}
-	return open, ledger.SettleDeletions(ctx, results)
-}
-
 // weigh decides on one listed message. selected is false if the rule does not
 // mean it; why says why it stays all the same.
 func (p *planner) weigh(in mail.Info, k *known) (c candidate, why string, selected bool) {
-	key := claimKey(in.Ref.UIDValidity, in.Ref.UID)
-	k.note(key, in.Flags)
-	claim, claimed := k.claims[key]
-	facts := k.held[claim.message]
-	if in.InternalDate.IsZero() && claimed && facts.dated {
+	at := place{in.Ref.UIDValidity, in.Ref.UID}
+	k.note(at, in.Flags)
+	claim, claimed := k.find(at)
+	if in.InternalDate.IsZero() && claim.state&dated != 0 {
 		// POP3 gives no date. The ledger's was read from this message's header,
 		// which is compared again before anything is deleted.
-		in.InternalDate = time.Unix(facts.date, 0)
+		in.InternalDate = time.Unix(claim.date, 0)
 	}
 	match, sure := p.Selection.Match(in)
 	if !match || p.Only != nil && !p.Only(in) {
 		return c, "", false
 	}
-	ours := claimed && k.ours[key]
+	ours := claimed && k.ours[at]
+	suspicious := k.reasons[claim.message]
 	switch {
 	case in.Ref.UID == "":
 		return c, WhyNoUID, true
@@ -321,14 +208,14 @@ func (p *planner) weigh(in mail.Info, k *known) (c candidate, why string, select
 		return c, WhyNoDate, true
 	case !sure:
 		return c, WhyNoSize, true
-	case facts.missing:
+	case claim.state&missing != 0:
 		return c, WhyMissing, true
 	case in.Flags.Has(mail.Flagged) && !p.IncludeFlagged:
 		return c, WhyFlagged, true
 	case in.Flags.Has(mail.Deleted) && !ours:
 		return c, WhyMarked, true
-	case facts.suspicious != "" && !mail.IsSizeDoubt(facts.suspicious):
-		p.Notify(mail.Event{Kind: mail.EventSuspicious, Ref: in.Ref, Reason: facts.suspicious})
+	case suspicious != "" && !mail.IsSizeDoubt(suspicious):
+		p.Notify(mail.Event{Kind: mail.EventSuspicious, Ref: in.Ref, Reason: suspicious})
 		return c, WhySuspicious, true
 	}
 	if p.Keep != nil {
@@ -337,8 +224,8 @@ func (p *planner) weigh(in mail.Info, k *known) (c candidate, why string, select
 		}
 	}
 	return candidate{
-		uid: in.Ref.UID, validity: in.Ref.UIDValidity, seq: in.Seq, claim: claim.id, message: claim.message, size: in.Size,
-		date: in.InternalDate.Unix(), flags: p.intern(in.Flags), doubt: facts.suspicious != "", refetch: !claim.fetched || facts.suspicious != "", ours: ours,
+		uid: in.Ref.UID, seq: in.Seq, claim: claim.claim, message: claim.message, size: in.Size, date: in.InternalDate.Unix(),
+		flags: p.intern(in.Flags), doubt: suspicious != "", refetch: claim.state&fetched == 0 || suspicious != "", ours: ours,
 	}, "", true
 }
 
@@ -365,29 +252,30 @@ func (p *planner) limit(ctx context.Context, plan *Plan) error {
 		}
 		want, plan.Already = over, over
 	}
-	type place struct{ mailbox, i int }
-	var all []place
+	type spot struct{ mailbox, i int32 }
+	var all []spot
 	for m := range plan.Mailboxes {
 		for i := range plan.Mailboxes[m].doom {
-			all = append(all, place{m, i})
+			all = append(all, spot{int32(m), int32(i)})
 		}
 	}
-	at := func(a place) *candidate { return &plan.Mailboxes[a.mailbox].doom[a.i] }
-	slices.SortStableFunc(all, func(a, b place) int { return cmp.Compare(at(a).date, at(b).date) })
-	keep := make([][]candidate, len(plan.Mailboxes))
+	at := func(a spot) *candidate { return &plan.Mailboxes[a.mailbox].doom[a.i] }
+	slices.SortStableFunc(all, func(a, b spot) int { return cmp.Compare(at(a).date, at(b).date) })
 	freed := int64(0)
 	for _, a := range all {
 		c := at(a)
 		if freed < want {
 			freed += max(0, c.size)
-			keep[a.mailbox] = append(keep[a.mailbox], *c)
 			continue
 		}
 		plan.Mailboxes[a.mailbox].Stay.add(c.size)
 		plan.Mailboxes[a.mailbox].Why[WhyEnough]++
+		c.claim = 0 // none has this
 	}
 	for m := range plan.Mailboxes {
-		plan.Mailboxes[m].doom = keep[m]
+		doom := &plan.Mailboxes[m].doom
+		*doom = slices.DeleteFunc(*doom, func(c candidate) bool { return c.claim == 0 })
+		slices.SortStableFunc(*doom, func(a, b candidate) int { return cmp.Compare(a.date, b.date) })
 	}
 	return nil
 }

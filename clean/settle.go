@@ -29,13 +29,13 @@ func Settle(ctx context.Context, src Lister, ledger Ledger) error {
 		if len(open) == 0 {
 			continue
 		}
-		k := &known{}
+		k := newKnown()
 		k.expect(open)
 		for in, err := range src.List(ctx, mb) {
 			if err != nil {
 				return err
 			}
-			k.note(claimKey(in.Ref.UIDValidity, in.Ref.UID), in.Flags)
+			k.note(place{in.Ref.UIDValidity, in.Ref.UID}, in.Flags)
 		}
 		if _, err := k.settle(ctx, ledger); err != nil {
 			return err
