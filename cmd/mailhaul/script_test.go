@@ -33,11 +33,12 @@ func TestScript(t *testing.T) {
 			return os.Mkdir(home, 0o700)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve":    serve,
-			"provider": provider,
-			"revoke":   revoke,
-			"code":     code,
-			"lines":    lines,
+			"serve":     serve,
+			"directory": directory,
+			"provider":  provider,
+			"revoke":    revoke,
+			"code":      code,
+			"lines":     lines,
 		},
 	})
 }

@@ -137,7 +137,7 @@ func certificate() (ca []byte, cert tls.Certificate, err error) {
 	}
 	leaf := template("mailhaul demo server")
 	leaf.KeyUsage, leaf.ExtKeyUsage = x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-	leaf.IPAddresses = []net.IP{net.ParseIP(Host)}
+	leaf.IPAddresses, leaf.DNSNames = []net.IP{net.ParseIP(Host)}, []string{"localhost"}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, cert, err

@@ -48,15 +48,17 @@ var layers = map[string][]string{
 	"internal/vault":    {"mail", "archive", "internal/durable", "internal/ledger"},
 
 	// What the command line stands on.
-	"internal/config":   {"mail", "internal/auth", "internal/dial", "internal/durable", "internal/place"},
-	"internal/headline": {},
-	"internal/schedule": {"mail", "internal/durable"},
-	"internal/place":    {"mail", "internal/dial"},
-	"internal/report":   {"internal/ui"},
-	"internal/keyring":  {"mail", "internal/auth"},
-	"internal/oauth":    {"mail", "internal/auth", "internal/durable", "internal/keyring"},
-	"internal/ui":       {"mail"},
-	"internal/demo":     {"mail"},
+	"internal/config":    {"mail", "internal/auth", "internal/dial", "internal/durable", "internal/place"},
+	"internal/headline":  {},
+	"internal/schedule":  {"mail", "internal/durable"},
+	"internal/place":     {"mail", "internal/dial"},
+	"internal/report":    {"internal/ui"},
+	"internal/keyring":   {"mail", "internal/auth"},
+	"internal/oauth":     {"mail", "internal/auth", "internal/durable", "internal/keyring"},
+	"internal/providers": {},
+	"internal/discover":  {"mail", "internal/dial", "internal/place", "internal/providers"},
+	"internal/ui":        {"mail"},
+	"internal/demo":      {"mail"},
 }
 
 // testOnly are packages the product must not contain.
