@@ -247,6 +247,10 @@ func newListParser(l *listing) *listParser {
 // unsure marks a message that LIST named twice with different sizes.
 const unsure = -2
 
+// believable is the largest size, in octets, that is taken for one: what a server
+// says beyond it says nothing of how much it sends.
+const believable = 1 << 40
+
 func (p *listParser) line(b []byte) error {
 	p.lines++
 	if p.lines > p.l.count+maxExtraLines {
@@ -258,7 +262,7 @@ func (p *listParser) line(b []byte) error {
 	}
 	field, _, _ := bytes.Cut(bytes.TrimLeft(rest, " "), []byte{' '}) // RFC 1939 section 5 allows more behind the size
 	size, err := strconv.ParseInt(string(field), 10, 64)
-	if err != nil || size < 0 || field[0] == '+' {
+	if err != nil || size < 0 || size > believable || field[0] == '+' {
 		return nil
 	}
 	switch p.l.sizes[seq-1] {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strconv"
 	"strings"
 
@@ -135,9 +136,12 @@ func (r *retrieval) recover(ss *session, err error, failed *int) error {
 	}
 	// The connection was lost twice over this message: the others go on.
 	*failed = 0
+	hint := "the others are not held up; if it is this one in every run, show it to whoever runs the server"
+	if silence, is := errors.AsType[net.Error](err); is && silence.Timeout() {
+		hint = mail.HintOf(e)
+	}
 	return r.blame(&mail.Error{
-		Kind: mail.KindTemporary, Op: "fetch message", Err: fmt.Errorf("the connection was lost twice over this message: %w", err),
-		Hint: "the others are not held up; if it is this one in every run, show it to whoever runs the server",
+		Kind: mail.KindTemporary, Op: "fetch message", Err: fmt.Errorf("the connection was lost twice over this message: %w", err), Hint: hint,
 	})
 }
 
