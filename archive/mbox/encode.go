@@ -30,7 +30,9 @@ var errNotCanonical = errors.New("not canonical octets: the last line has no LF"
 // go-mbox gets every line in wire form, CRLF, and takes exactly that CR away
 // again: a CR of the message in front of LF survives. It quotes ^From itself; one
 // more ">" in front of ^>+From makes that reversible (mboxrd). The last LF is held
-// back, since go-mbox ends a message with two. Lines over maxLine are written past it.
+// back, since go-mbox ends a message with two. Lines over maxLine are written past
+// it, and so are those that it would only copy: where there is nothing to quote, its
+// output is the input.
 type encoder struct {
 	out  io.Writer // what go-mbox writes to
 	lib  io.Writer // go-mbox's writer of the current message
@@ -177,8 +179,17 @@ func (e *encoder) quoteLong(b []byte, eof bool) (used int, err error) {
 	return 0, err
 }
 
-// lines gives whole lines to go-mbox, except for the last line end.
+// lines writes whole lines, except for the last line end: through go-mbox if one of
+// them is to be quoted.
 func (e *encoder) lines(b []byte) error {
+	if !needsQuote(b) {
+		if err := e.release(); err != nil {
+			return err
+		}
+		e.held = heldDirect
+		_, err := e.out.Write(b[:len(b)-1])
+		return err
+	}
 	if e.held == heldDirect {
 		if err := e.release(); err != nil {
 			return err
@@ -223,6 +234,25 @@ func (e *encoder) release() (err error) {
 	}
 	e.held = heldNothing
 	return err
+}
+
+// needsQuote tells whether a line matches ^>*From.
+func needsQuote(b []byte) bool {
+	for at := 0; ; {
+		i := bytes.Index(b[at:], fromWord)
+		if i < 0 {
+			return false
+		}
+		at += i
+		j := at
+		for j > 0 && b[j-1] == '>' {
+			j--
+		}
+		if j == 0 || b[j-1] == '\n' {
+			return true
+		}
+		at += len(fromWord)
+	}
 }
 
 // countQuotes returns how many ">" b begins with.
