@@ -8,6 +8,7 @@
 //	go run ./bench serve -n 5000          servers with mail, to try things out
 //	go run ./bench free                   copying and deleting
 //	go run ./bench migrate                from one account to another
+//	go run ./bench upload                 from an archive to an account
 //
 // It starts a Dovecot on loopback, loads a deterministic corpus, and runs, in
 // turn and several times: bare drains (what the wire and the disk allow), the
@@ -46,7 +47,7 @@ type options struct {
 
 // parts are what this program runs itself as, so that each measurement is of a
 // process of its own.
-var parts = map[string]func(args []string) error{"drain": drainMain, "watch": watchMain, "migrate": migrateMain, "serve": serveMain}
+var parts = map[string]func(args []string) error{"drain": drainMain, "watch": watchMain, "migrate": migrateMain, "upload": uploadMain, "append": appendMain, "serve": serveMain}
 
 func main() {
 	if len(os.Args) > 1 {

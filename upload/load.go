@@ -14,7 +14,7 @@ import (
 
 // A group is what is recorded and sent together.
 const (
-	groupCount  = 100
+	groupCount  = 400
 	groupOctets = 1 << 20   // in memory
 	groupWire   = 4 << 20   // in all
 	small       = 512 << 10 // larger messages are not held in memory

@@ -3,6 +3,7 @@ package upload
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -85,12 +86,20 @@ func (b *box) since(ctx context.Context, pend []*pending) (map[uint32]int64, map
 	if from == 0 {
 		return sizes, flags, nil
 	}
+	next := b.state.UIDNext
 	err := b.Destination.List(ctx, b.state, from, func(in mail.Info) error {
-		if uid := number(in.Ref.UID); !b.isClaimed(uid) {
+		uid := number(in.Ref.UID)
+		if !b.isClaimed(uid) {
 			sizes[uid], flags[uid] = in.Size, in.Flags
+		}
+		if uid >= next && uid < math.MaxUint32 {
+			next = uid + 1
 		}
 		return nil
 	})
+	if err == nil {
+		b.state.UIDNext = next // what is sent from now on lies above
+	}
 	return sizes, flags, err
 }
 
