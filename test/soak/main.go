@@ -35,6 +35,7 @@ type options struct {
 	messages int
 	workers  int
 	only     string
+	hold     string
 }
 
 // tally is what was done so far.
@@ -50,6 +51,7 @@ func main() {
 	flag.IntVar(&o.messages, "messages", 120, "messages delivered in each round")
 	flag.IntVar(&o.workers, "workers", 2, "variants at a time")
 	flag.StringVar(&o.only, "only", "", "only variants whose name contains this")
+	flag.StringVar(&o.hold, "hold", "", "begin no run while this `FILE` exists")
 	flag.Parse()
 	if err := soak(o); err != nil {
 		fmt.Fprintln(os.Stderr, "soak:", err)
@@ -101,6 +103,16 @@ func (w *world) summary(took time.Duration) {
 		"%d rounds checked, %d messages delivered, %d deleted at the server, %d sent to another (by runs that ended well), in %s\n",
 		w.seed, w.runs.Load(), w.tally.kills.Load(), w.terms.Load(), w.cuts.Load(),
 		w.rounds.Load(), w.tally.messages.Load(), w.deleted.Load(), w.uploaded.Load(), took.Round(time.Second))
+}
+
+// held waits while the file of -hold exists.
+func (w *world) held(ctx context.Context) {
+	for w.hold != "" && ctx.Err() == nil {
+		if _, err := os.Stat(w.hold); err != nil {
+			return
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
 }
 
 // over tells whether enough was done.

@@ -314,6 +314,7 @@ func (l *life) until(ctx context.Context, verb string) error {
 // ended with exit code 0.
 func (l *life) accident(ctx context.Context, verb string) (done bool, err error) {
 	ports := [2]int{l.port(), l.server.IMAPS} // of the source, of the destination
+	l.held(ctx)
 	calm := l.over(ctx)
 	if !calm && l.random.IntN(6) == 0 {
 		side := l.random.IntN(2)
@@ -490,6 +491,7 @@ func (l *life) undisturbed(ctx context.Context) (bool, error) {
 // wellRun runs mailhaul and lets nothing happen to it.
 func (l *life) wellRun(ctx context.Context, args []string) ([]byte, error) {
 	for {
+		l.held(ctx)
 		out, err := l.rig.Command(context.WithoutCancel(ctx), args...).Output()
 		l.runs.Add(1)
 		if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 75 || !l.asleep() {
