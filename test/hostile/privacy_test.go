@@ -185,6 +185,7 @@ func (h *house) discreet(t *testing.T, run []string, ports []int) {
 	ctx, cancel := context.WithTimeout(context.Background(), hangs)
 	defer cancel()
 	cmd := h.user.Command(ctx, append(slices.Clone(run), "-v", "--trace", trace, "--log-level", "debug")...)
+	cmd.Env = append(cmd.Env, mark)
 	calls := filepath.Join(t.TempDir(), "calls")
 	traced := straced(t, cmd, calls)
 	done := make(chan struct{})
@@ -231,7 +232,7 @@ func lookAround(done <-chan struct{}) (found string) {
 			}
 			for _, name := range []string{"cmdline", "environ"} {
 				octets, _ := os.ReadFile(p + "/" + name) // it may be gone
-				if how := telling(octets); how != "" && mine(octets, p) {
+				if how := telling(octets); how != "" && private(p) {
 					found = how + " in " + name
 				}
 			}
@@ -244,12 +245,15 @@ func lookAround(done <-chan struct{}) (found string) {
 	}
 }
 
-// mine tells whether a process belongs to a test of privacy: the others have the
+// private tells whether a process belongs to a test of privacy: the others have the
 // password in the environment that they were given.
-func mine(_ []byte, proc string) bool {
+func private(proc string) bool {
 	octets, _ := os.ReadFile(proc + "/environ")
-	return bytes.Contains(octets, []byte("MAILHAUL_PASSWORD=\x00"))
+	return bytes.Contains(octets, []byte(mark))
 }
+
+// mark stands in the environment of what TestPrivacy runs.
+const mark = "RUN_BY=TestPrivacy"
 
 // straced makes strace note where the program connects to, if there is a strace.
 func straced(t *testing.T, cmd *exec.Cmd, out string) bool {

@@ -39,7 +39,7 @@ type User struct {
 	Bin      string
 	Home     string
 	CAFile   string
-	Password string
+	Password string // for the environment; "" for none
 }
 
 // Command prepares a run: no terminal, no input, nothing of the caller's
@@ -53,7 +53,9 @@ func (u User) Command(ctx context.Context, args ...string) *exec.Cmd {
 		"PATH=" + os.Getenv("PATH"), "HOME=" + u.Home, "TMPDIR=" + os.TempDir(),
 		"XDG_CONFIG_HOME=" + filepath.Join(u.Home, "config"),
 		"XDG_STATE_HOME=" + filepath.Join(u.Home, "state"),
-		"MAILHAUL_PASSWORD=" + u.Password, "MAILHAUL_DEST_PASSWORD=" + u.Password,
+	}
+	if u.Password != "" {
+		cmd.Env = append(cmd.Env, "MAILHAUL_PASSWORD="+u.Password, "MAILHAUL_DEST_PASSWORD="+u.Password)
 	}
 	cmd.Dir = u.Home
 	return cmd
