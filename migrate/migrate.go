@@ -27,6 +27,8 @@ type Ledger interface {
 	upload.Ledger
 	Messages(ctx context.Context, mailbox string, yield func(mail.Held) error) error
 	MessagesAfter(ctx context.Context, mailbox string, after int64, yield func(mail.Held) error) error
+	// Newest returns the message of a mailbox that was recorded last, 0 if none was.
+	Newest(ctx context.Context, mailbox string) (int64, error)
 	// Note returns what was noted under a key, "" if nothing was.
 	Note(ctx context.Context, key string) (string, error)
 	// SetNotes notes values; it does nothing if they are noted already.
@@ -419,11 +421,9 @@ func (m *mover) newest(ctx context.Context, mailbox string) error {
 	if _, known := m.last[mailbox]; known {
 		return nil
 	}
-	m.last[mailbox] = 0
-	return m.Ledger.Messages(ctx, mailbox, func(h mail.Held) error {
-		m.last[mailbox] = h.Message
-		return nil
-	})
+	id, err := m.Ledger.Newest(ctx, mailbox)
+	m.last[mailbox] = id
+	return err
 }
 
 // conclude adds up what was listed at the source and what came of it.

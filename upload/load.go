@@ -17,7 +17,7 @@ const (
 	groupCount  = 400
 	groupOctets = 1 << 20   // in memory
 	groupWire   = 4 << 20   // in all
-	small       = 512 << 10 // larger messages are not held in memory
+	small       = 128 << 10 // larger messages are not held in memory
 	large       = 2 << 20   // and those go alone
 )
 

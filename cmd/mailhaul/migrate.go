@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -180,6 +182,9 @@ func (a *app) migrateFrom(ctx context.Context, source, dest string, o migrateFla
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(movingLimit)
+	}
 	m := &migration{
 		app: a, flags: o, src: src, dest: d, s: s,
 		options: migrate.Options{
@@ -192,6 +197,10 @@ func (a *app) migrateFrom(ctx context.Context, source, dest string, o migrateFla
 	}
 	return m.run(ctx)
 }
+
+// movingLimit is memoryLimit for a run with connections on two sides: more of its
+// memory is outside of the garbage collector's.
+const movingLimit = 30 << 20
 
 // migration is one run.
 type migration struct {
@@ -360,6 +369,7 @@ func (unknown) IntendUploads(context.Context, mail.Sending) ([]int64, error)    
 func (unknown) SettleUploads(context.Context, []mail.Uploaded) error                      { return errNoLedger }
 func (unknown) Messages(context.Context, string, func(mail.Held) error) error             { return nil }
 func (unknown) MessagesAfter(context.Context, string, int64, func(mail.Held) error) error { return nil }
+func (unknown) Newest(context.Context, string) (int64, error)                             { return 0, nil }
 func (unknown) Note(context.Context, string) (string, error)                              { return "", nil }
 func (unknown) SetNotes(context.Context, map[string]string) error                         { return errNoLedger }
 func (unknown) UIDLs(context.Context, string, func(ledger.UIDL) error) error              { return nil }

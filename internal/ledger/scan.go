@@ -138,7 +138,7 @@ func (l *Ledger) messages(ctx context.Context, mailbox, where string, more []any
 	if err != nil || mb == 0 {
 		return err
 	}
-	page := make([]mail.Held, 0, pageRows)
+	var page []mail.Held // most of the time there are few
 	for after := firstID(mb); ; {
 		page = page[:0]
 		err := l.read(ctx, "read messages", func() error {

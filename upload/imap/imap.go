@@ -7,7 +7,7 @@
 package imap
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -588,6 +588,14 @@ func (d *Destination) settle(box upload.Box, res imapconn.Appended, answers []up
 	return nil
 }
 
+// wireBuffers are what writeWire reads into and writes from.
+var wireBuffers = sync.Pool{New: func() any { return new(wireBuffer) }}
+
+type wireBuffer struct {
+	in  [16 << 10]byte
+	out [32 << 10]byte // every octet may be an LF
+}
+
 // writeWire writes canonical octets in wire form: LF becomes CRLF.
 func writeWire(w io.Writer, open func() (io.ReadCloser, error)) error {
 	r, err := open()
@@ -595,28 +603,34 @@ func writeWire(w io.Writer, open func() (io.ReadCloser, error)) error {
 		return err
 	}
 	defer r.Close()
-	br := bufio.NewReaderSize(r, 32<<10)
+	b := wireBuffers.Get().(*wireBuffer)
+	defer wireBuffers.Put(b)
 	for {
-		line, err := br.ReadSlice('\n')
-		if n := len(line); n > 0 && line[n-1] == '\n' {
-			if _, err := w.Write(line[:n-1]); err != nil {
-				return err
-			}
-			line = crlf
-		}
-		if _, err := w.Write(line); err != nil {
-			return err
+		n, err := r.Read(b.in[:])
+		if _, werr := w.Write(toWire(b.out[:0], b.in[:n])); werr != nil {
+			return werr
 		}
 		switch {
 		case err == io.EOF:
 			return nil
-		case err != nil && !errors.Is(err, bufio.ErrBufferFull):
+		case err != nil:
 			return err
 		}
 	}
 }
 
-var crlf = []byte("\r\n")
+// toWire appends the wire form of octets to out.
+func toWire(out, octets []byte) []byte {
+	for {
+		i := bytes.IndexByte(octets, '\n')
+		if i < 0 {
+			return append(out, octets...)
+		}
+		out = append(append(out, octets[:i]...), '\r', '\n')
+		octets = octets[i+1:]
+	}
+}
+
 
 // SetFlags changes flags, in one command for all messages where the same changes.
 func (d *Destination) SetFlags(ctx context.Context, box upload.Box, changes []upload.FlagChange) error {
