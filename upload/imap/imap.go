@@ -631,7 +631,6 @@ func toWire(out, octets []byte) []byte {
 	}
 }
 
-
 // SetFlags changes flags, in one command for all messages where the same changes.
 func (d *Destination) SetFlags(ctx context.Context, box upload.Box, changes []upload.FlagChange) error {
 	type change struct {
