@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -209,13 +210,13 @@ func TestDryRun(t *testing.T) {
 // cut is a ledger of a run that is killed.
 type cut struct {
 	*ledger.Ledger
-	left *int
+	left *atomic.Int64
 }
 
 var errKilled = errors.New("killed")
 
 func (c cut) next() error {
-	if *c.left--; *c.left <= 0 {
+	if c.left.Add(-1) <= 0 {
 		return errKilled
 	}
 	return nil
@@ -258,8 +259,9 @@ func TestKilledAndCut(t *testing.T) {
 				}
 			}
 		}
-		l, left := openLedger(t), step
-		_, err := once(t, src, to, to.IMAP, cut{l, &left}, nil)
+		l, left := openLedger(t), new(atomic.Int64)
+		left.Store(int64(step))
+		_, err := once(t, src, to, to.IMAP, cut{l, left}, nil)
 		if err != nil && !errors.Is(err, errKilled) {
 			t.Fatalf("step %d: %v", step, err)
 		}
