@@ -251,7 +251,7 @@ func (r *run) plan(ctx context.Context) ([]*job, error) {
 		r.Plan(targets)
 	}
 	for _, t := range targets {
-		if t.Altered {
+		if t.Altered && !t.Exists { // once
 			r.warn(fmt.Errorf("mailbox %s: the destination cannot have such a name; it becomes %s", t.From, t.To))
 		}
 	}
