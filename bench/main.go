@@ -144,6 +144,7 @@ func build(work, binary string) (tools, error) {
 	}
 	binary = filepath.Join(work, "mailhaul")
 	cmd := exec.Command("go", "build", "-trimpath", "-o", binary, "mailhaul/cmd/mailhaul")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	cmd.Stderr = os.Stderr
 	return tools{self, binary}, cmd.Run()
 }

@@ -82,3 +82,10 @@ type Consumer interface {
 	// for delivered (no QUIT).
 	Abandon()
 }
+
+// Expecter is a Source that can save a round trip where everything is going to be
+// fetched.
+type Expecter interface {
+	// ExpectAll tells so, before anything is asked of the Source. It is a hint only.
+	ExpectAll()
+}

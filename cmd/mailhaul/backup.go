@@ -169,6 +169,9 @@ func (a *app) copyInto(ctx context.Context, opts fetch.Options, dest place.Archi
 	opts.Ledger = noLedger{}
 	missing := !vaultExists(dest.Dir)
 	if missing && !o.dryRun {
+		if e, ok := opts.Source.(fetch.Expecter); ok {
+			e.ExpectAll()
+		}
 		if err := checkMailboxes(ctx, opts); err != nil {
 			return err
 		}

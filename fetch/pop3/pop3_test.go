@@ -689,6 +689,32 @@ func TestListingsThatEndBadly(t *testing.T) {
 	}
 }
 
+// Where everything will be fetched, the sizes are asked for in the round trip of
+// STAT and UIDL.
+func TestExpectAll(t *testing.T) {
+	steps := login(2)
+	steps = append(steps[:len(steps)-1],
+		testserver.Expect("^STAT$"), testserver.Expect("^UIDL$"), testserver.Expect("^LIST$"),
+		testserver.Send("+OK 2 30\r\n+OK\r\n1 a\r\n2 b\r\n.\r\n+OK\r\n1 10\r\n2 20\r\n.\r\n"),
+		testserver.Answer("^QUIT$", "+OK\r\n"))
+	_, src := script(t, steps)
+	src.ExpectAll()
+	mbs, err := src.Mailboxes(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []int64
+	for in, err := range src.List(t.Context(), mbs[0]) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, in.Size)
+	}
+	if !slices.Equal(got, []int64{10, 20}) {
+		t.Errorf("sizes %v", got)
+	}
+}
+
 func TestSTATThatCannotBe(t *testing.T) {
 	for _, answer := range []string{"+OK", "+OK many", "+OK -1 5", "+OK 4294967296 5", "+OK 99999999999999999999 1"} {
 		steps := login(0)

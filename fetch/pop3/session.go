@@ -227,7 +227,10 @@ func (s *Source) connect(ctx context.Context, c auth.Credentials) (*session, err
 	ss := &session{conn: conn, credentials: c, wire: &wire{Conn: conn, redact: s.cfg.Credentials.Redact, status: true}, rd: newReader(conn), scratch: make([]byte, 32<<10), read: make(map[uint32]bool)}
 	err = s.begin(ctx, ss)
 	if err == nil && ss.caps.pipelining { // stat has asked
-		if err = s.answer(ss, uidlCommand(ss.list)); err != nil {
+		if err = s.answer(ss, uidlCommand(ss.list)); err == nil && s.expectAll.Load() {
+			err = s.answer(ss, sizeCommand(ss.list))
+		}
+		if err != nil {
 			err = ss.failed("list messages", err)
 		}
 	}
@@ -450,10 +453,13 @@ func encodeSASL(b []byte) string {
 }
 
 // stat asks for STAT and, where the server pipelines, for UIDL in the same round
-// trip: every session needs both.
+// trip: every session needs both. One that will fetch everything needs LIST, too.
 func (s *Source) stat(ss *session) error {
 	if ss.caps.pipelining {
 		ss.wire.behind = []byte("UIDL\r\n")
+		if s.expectAll.Load() {
+			ss.wire.behind = []byte("UIDL\r\nLIST\r\n")
+		}
 	}
 	r, text, err := ss.command(false, "STAT")
 	if err != nil {
@@ -488,8 +494,7 @@ func (s *Source) ask(ss *session, uidl, sizes bool) error {
 			cmds = append(cmds, uidlCommand(l))
 		}
 		if sizes && l.sizes == nil {
-			p := newListParser(l)
-			cmds = append(cmds, listingCommand{"LIST", p.line, p.finish, func() {}})
+			cmds = append(cmds, sizeCommand(l))
 		}
 	} else {
 		l.hasUIDL = true
@@ -516,6 +521,11 @@ type listingCommand struct {
 func uidlCommand(l *listing) listingCommand {
 	p := newUIDLParser(l)
 	return listingCommand{"UIDL", p.line, p.finish, func() { l.ends = make([]uint32, l.count) }}
+}
+
+func sizeCommand(l *listing) listingCommand {
+	p := newListParser(l)
+	return listingCommand{"LIST", p.line, p.finish, func() {}}
 }
 
 func (s *Source) askAll(ss *session, cmds []listingCommand) error {

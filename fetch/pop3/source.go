@@ -61,15 +61,17 @@ type Source struct {
 	began   time.Time // last login
 	delay   time.Duration
 
-	live     atomic.Pointer[dial.Conn] // connection in use, for Abandon
-	consumes atomic.Bool
-	closed   atomic.Bool
+	live      atomic.Pointer[dial.Conn] // connection in use, for Abandon
+	consumes  atomic.Bool
+	closed    atomic.Bool
+	expectAll atomic.Bool
 }
 
 var (
 	_ fetch.Source       = (*Source)(nil)
 	_ fetch.HeaderSource = (*Source)(nil)
 	_ fetch.Consumer     = (*Source)(nil)
+	_ fetch.Expecter     = (*Source)(nil)
 )
 
 // New returns the account without connecting yet.
@@ -102,6 +104,9 @@ func isGmail(host string) bool {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	return host == "pop.gmail.com" || host == "pop.googlemail.com"
 }
+
+// ExpectAll implements fetch.Expecter: sizes are asked for along with the UIDLs.
+func (s *Source) ExpectAll() { s.expectAll.Store(true) }
 
 // Account returns the key of the account.
 func (s *Source) Account() string { return s.account }
