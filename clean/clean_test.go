@@ -399,6 +399,24 @@ func (w *world) wrong(want ...string) {
 	}
 }
 
+// A server that says it has deleted, and has not, is found out.
+func TestIgnoredDeletion(t *testing.T) {
+	w := newWorld(t)
+	w.s.validity = 0
+	w.put("1", 100)
+	w.put("2", 100)
+	all := slices.Clone(w.s.messages)
+	if res := w.run(w.options()); res.Deleted != 2 {
+		t.Errorf("%+v", res)
+	}
+	w.s.messages = all
+	w.put("3", 100, notArchived)
+	if res := w.run(w.options()); res.Deleted != 0 || res.Stayed[clean.WhyBack] != 2 || res.Stayed[clean.WhyNotArchived] != 1 {
+		t.Errorf("%+v", res)
+	}
+	w.left("1", "2", "3")
+}
+
 // A UIDL used again for a message of the same size shows when its header is compared:
 // it stays, and the next backup fetches it.
 func TestUIDLUsedAgain(t *testing.T) {

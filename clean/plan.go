@@ -15,6 +15,7 @@ import (
 // Why a message that the rule selects stays.
 const (
 	WhyNotArchived = "not in the archive"
+	WhyBack        = "deleted before and there again: the server ignores DELE"
 	WhyMissing     = "missing from the archive's files"
 	WhyFlagged     = "flagged"
 	WhyNoDate      = "no readable date"
@@ -158,6 +159,7 @@ func (p *planner) mailbox(ctx context.Context, mb mail.Mailbox) (*MailboxPlan, e
 		return nil, err
 	}
 	mp := &MailboxPlan{Name: mb.Name, Why: make(map[string]int64), mb: mb}
+	unclaimed := make(map[string]bool) // UIDLs
 	for in, err := range p.Source.List(ctx, mb) {
 		if err != nil {
 			return nil, err
@@ -171,15 +173,35 @@ func (p *planner) mailbox(ctx context.Context, mb mail.Mailbox) (*MailboxPlan, e
 		case why != "":
 			mp.Stay.add(in.Size)
 			mp.Why[why]++
+			if why == WhyNotArchived && in.Ref.UIDValidity == 0 {
+				unclaimed[in.Ref.UID] = true
+			}
 		default:
 			mp.doom = append(mp.doom, c)
 		}
 	}
-	if p.DryRun {
-		return mp, nil
+	if err := p.ignored(ctx, mp, unclaimed); err != nil || p.DryRun {
+		return mp, err
 	}
 	mp.open, err = k.settle(ctx, p.Ledger)
 	return mp, err
+}
+
+// ignored finds messages that were deleted over POP3 and are there again.
+func (p *planner) ignored(ctx context.Context, mp *MailboxPlan, unclaimed map[string]bool) error {
+	if len(unclaimed) == 0 {
+		return nil
+	}
+	return p.Ledger.Claims(ctx, p.Source.Account(), mp.Name, func(c mail.Claim) error {
+		if !c.Gone.IsZero() && c.GoneBy == "us" && unclaimed[c.UID] {
+			delete(unclaimed, c.UID)
+			mp.Why[WhyBack]++
+			if mp.Why[WhyNotArchived]--; mp.Why[WhyNotArchived] == 0 {
+				delete(mp.Why, WhyNotArchived)
+			}
+		}
+		return nil
+	})
 }
 
 // weigh decides on one listed message. selected is false if the rule does not

@@ -17,6 +17,7 @@ type claim struct {
 	size    int64
 	flags   uint32 // index into claims.flags
 	gone    bool
+	byUs    bool // gone, and it was us who deleted it
 	freed   bool // gone since this run's listing
 	listed  bool // seen in this run's listing
 	missing bool // the archive has lost the message: it is fetched again
@@ -49,7 +50,7 @@ func loadClaims(ctx context.Context, ledger Ledger, account string, mb mail.Mail
 		}
 		c.all = append(c.all, claim{
 			id: m.ID, message: m.Message, size: m.Size, flags: f,
-			gone: !m.Gone.IsZero(), missing: m.Missing, content: strings.HasPrefix(m.UID, contentUID),
+			gone: !m.Gone.IsZero(), byUs: m.GoneBy == "us", missing: m.Missing, content: strings.HasPrefix(m.UID, contentUID),
 		})
 		c.uids = append(c.uids, m.UID...)
 		c.ends = append(c.ends, uint32(len(c.uids)))

@@ -290,6 +290,7 @@ type fakeLedger struct {
 	cursors  map[string]string
 	records  int
 	trashed  []mail.Held
+	goneBy   string
 }
 
 type fakeClaim struct {
@@ -378,6 +379,9 @@ func (l *fakeLedger) Record(_ context.Context, ch mail.Change) error {
 	}
 	for _, id := range ch.Returned {
 		l.claims[id-1].Gone = time.Time{}
+	}
+	for _, id := range ch.Gone {
+		l.claims[id-1].GoneBy = l.goneBy
 	}
 	for _, a := range ch.Archived {
 		uid := a.UID

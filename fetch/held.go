@@ -331,6 +331,9 @@ func (t *take) adopt(ctx context.Context, in mail.Info, c *copyOf, fetched bool)
 	}
 	t.book.mu.Lock()
 	t.counts.Adopted++
+	if t.deleted[in.Ref.UID] {
+		t.run.back++
+	}
 	t.book.mu.Unlock()
 	if t.DryRun {
 		return nil

@@ -49,7 +49,7 @@ func (r *run) mailbox(ctx context.Context, mb mail.Mailbox) (MailboxResult, erro
 	if len(l.wants) == 0 && l.unidentified == 0 {
 		return res, l.incomplete
 	}
-	t := &take{run: r, mb: mb, claims: l.claims}
+	t := &take{run: r, mb: mb, claims: l.claims, deleted: l.deleted}
 	counts, err := t.all(ctx, l)
 	res.Counts.add(counts)
 	if err == nil {
@@ -69,6 +69,7 @@ type listing struct {
 	more         bool  // the limit left some out
 	undated      map[string]bool
 	other        map[string]bool // UIDs: not the messages that were claimed, whatever their headers say
+	deleted      map[string]bool // UIDLs under which we deleted something
 	claims       *claims
 	change       mail.Change // Gone, Returned
 	flags        []flagChange
@@ -206,6 +207,12 @@ func (l *listing) seen(in mail.Info) bool {
 	}
 	if c.gone {
 		if in.Ref.UIDValidity == 0 {
+			if c.byUs {
+				if l.deleted == nil {
+					l.deleted = make(map[string]bool)
+				}
+				l.deleted[in.Ref.UID] = true
+			}
 			return false // a UIDL may be used again: the octets tell
 		}
 		if l.claims.heldLive(c.message) {
@@ -273,10 +280,11 @@ type take struct {
 	mb      mail.Mailbox
 	claims  *claims
 	book    *book
-	asked   *asked         // several goroutines, under book.mu
-	counts  Counts         // likewise
-	busy    error          // why nothing more is archived here in this run, likewise
-	writing sync.WaitGroup // messages handed to a writer
+	deleted map[string]bool // as listing's
+	asked   *asked          // several goroutines, under book.mu
+	counts  Counts          // likewise
+	busy    error           // why nothing more is archived here in this run, likewise
+	writing sync.WaitGroup  // messages handed to a writer
 }
 
 func wantKey(uid string, seq uint32) string {

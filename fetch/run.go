@@ -91,6 +91,9 @@ type Result struct {
 	Counts
 	Mailboxes []MailboxResult // in the order of their names
 	More      bool            // Options.Limit was reached
+	// Back is how many messages were deleted by us over POP3 and are there again, under
+	// the same UIDL and with the same octets: the server ignores what it is told.
+	Back int64
 }
 
 // MailboxResult is what a run did in one mailbox.
@@ -141,6 +144,7 @@ type run struct {
 	Options
 	pipeline *pipeline
 	taken    atomic.Int64 // of Limit
+	back     int64        // POP3 has one mailbox, whose book guards it
 }
 
 // allow returns how many of n further messages may be taken.
@@ -234,7 +238,7 @@ func (r *run) mailboxes(ctx context.Context, mailboxes []mail.Mailbox, results [
 // conclude adds up and, where all went well, records the states the mailboxes
 // had, so that the next run can tell at a glance that nothing is new.
 func (r *run) conclude(mailboxes []mail.Mailbox, results []MailboxResult, err error) (Result, error) {
-	var res Result
+	res := Result{Back: r.back}
 	var change mail.Change
 	var errs []error
 	for i, mr := range results {

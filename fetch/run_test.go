@@ -302,6 +302,35 @@ func TestExpungedStaysAndMayReturn(t *testing.T) {
 	}
 }
 
+// Messages that were deleted over POP3 and are there again are counted, unless the
+// UIDL belongs to another message now, or nobody deleted anything.
+func TestDeletedAndThereAgain(t *testing.T) {
+	for _, by := range []string{"us", "server"} {
+		w := newWorld(t)
+		w.source.validity["INBOX"] = 0
+		for i := range 4 {
+			w.put(fmt.Sprint("u", i), message(fmt.Sprint(i)))
+		}
+		w.run()
+		all := w.source.messages["INBOX"]
+		w.source.messages["INBOX"] = all[3:]
+		w.ledger.goneBy = by
+		w.want(w.run(), 0, 0, 1, 0, 4)
+		all[0].wire = message("9")
+		w.source.messages["INBOX"] = all
+		want := int64(0)
+		if by == "us" {
+			want = 2
+		}
+		if res := w.run(); res.Back != want || res.Archived != 1 || res.Adopted != 2 {
+			t.Errorf("by %s: %+v", by, res)
+		}
+		if res := w.run(); res.Back != 0 {
+			t.Errorf("once more: %+v", res)
+		}
+	}
+}
+
 // A claim that turned out to be on another message is not taken for good by the size
 // or the header: the message is fetched.
 func TestWrongClaimIsFetched(t *testing.T) {

@@ -75,12 +75,31 @@ func (a *app) fetchAndFree(ctx context.Context, o fetch.Options, free freeFlags,
 		if err != nil && endsAll(ctx, err) || v == nil {
 			return total, err
 		}
+		if res.Back > 0 {
+			return total, errors.Join(err, ignored(o.Source.Account(), res.Back))
+		}
 		err = errors.Join(err, f.run(ctx))
 		if err != nil || !res.More || !progress {
 			f.tell()
 			return total, err
 		}
 	}
+}
+
+// ignored says that the server does not do what it is told.
+func ignored(account string, n int64) error {
+	return &mail.Error{
+		Kind: mail.KindLacking, Ref: mail.Ref{Account: account}, Op: "delete messages",
+		Err:  fmt.Errorf("%s deleted before %s there again: the server ignores DELE, or its mail was restored", ui.Plural(n, "message"), isOrAre(n)),
+		Hint: "nothing was deleted; look at the POP3 settings of the account, or clean it over IMAP",
+	}
+}
+
+func isOrAre(n int64) string {
+	if n == 1 {
+		return "is"
+	}
+	return "are"
 }
 
 // endsAll tells whether after this error nothing should be deleted: what remains
