@@ -24,7 +24,7 @@ const (
 	WhyMarked      = `marked \Deleted by another program`
 	WhyNoUID       = "the server gives no reliable identifier"
 	WhyChanged     = mail.WhyChanged
-	WhyEnough      = "enough is freed without it"
+	WhyEnough      = "not needed, since the older ones are enough"
 )
 
 // Plan is what would go and what would stay.

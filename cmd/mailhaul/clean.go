@@ -355,6 +355,13 @@ func planHead(p *clean.Plan, o cleanFlags) string {
 	if p.Mode == mail.ModeTrash {
 		what = "to be moved to the server's trash"
 	}
+	if p.Go.Messages == 0 {
+		head := mail.AccountLabel(p.Account) + ": nothing is " + what
+		if o.untilQuota > 0 && p.Already == 0 {
+			head += fmt.Sprintf("; the quota is not over %d%%", o.untilQuota)
+		}
+		return head
+	}
 	head := fmt.Sprintf("%s: %s: %s (%s)", mail.AccountLabel(p.Account), what, ui.Plural(p.Go.Messages, "message"), ui.Octets(p.Go.Octets))
 	if o.untilQuota > 0 {
 		head += fmt.Sprintf("; the quota is %s over %d%%", ui.Octets(p.Already), o.untilQuota)

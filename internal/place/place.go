@@ -229,7 +229,7 @@ func ParseArchive(s string) (Archive, error) {
 		return Archive{}, usage("", "the name of the archive holds a NUL")
 	}
 	if IsServer(s) {
-		return Archive{}, usage("write a directory, maildir:DIR or mbox:DIR; the source comes first, then the archive",
+		return Archive{}, usage("write a directory, maildir:DIR or mbox:DIR; --help shows what comes first",
 			"an archive is a directory, and a server was given")
 	}
 	prefix, dir, ok := strings.Cut(s, ":")

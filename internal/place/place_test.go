@@ -119,7 +119,7 @@ func TestParseArchive(t *testing.T) {
 		{"mailbox:x", "", ""},
 		{"maildr:x", `unknown archive format "maildr"`, "did you mean maildir:? A directory of that name is written ./maildr:x"},
 		{"mobx:x", `unknown archive format "mobx"`, "did you mean mbox:?"},
-		{"imaps://ada@h", "a server was given", "the source comes first"},
+		{"imaps://ada@h", "a server was given", "--help shows what comes first"},
 		{"a\x00b", "NUL", ""},
 	}
 	for _, tt := range bad {
