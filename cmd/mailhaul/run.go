@@ -142,7 +142,7 @@ a place: see mailhaul backup --help.`,
 	}
 	a.flags.register(root)
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newBackup(a), newClean(a), newUndo(a), newUpload(a), newMigrate(a), newLogin(a), newTrust(a), newSetup(a), newVerify(a), newSize(a), newLs(a), newCat(a), newDemo(a), newSchedule(a), newVersion(a), newMan())
+	root.AddCommand(newBackup(a), newClean(a), newUndo(a), newUpload(a), newMigrate(a), newLogin(a), newTrust(a), newSetup(a), newVerify(a), newSize(a), newDoctor(a), newLs(a), newCat(a), newDemo(a), newSchedule(a), newVersion(a), newMan())
 	return root
 }
 

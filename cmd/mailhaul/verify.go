@@ -57,8 +57,8 @@ What servers are known to alter (NUL, CR without LF, header fields in which they
 their own state, empty lines at the end) is listed as such. Mailboxes are mapped as
 upload and migrate map them; give the same --map, --prefix and --no-special-use.
 
-Nothing is changed at any server, and nothing in the archive but by --repair and
---accept. --repair fetches again what is damaged, and only octets with the recorded
+Nothing is changed at any server (but many mark what is read over POP3 as seen), and
+nothing in the archive but by --repair and --accept. --repair fetches again what is damaged, and only octets with the recorded
 SHA-256 take its place; the damaged file goes to .mailhaul/damaged. Without a SERVER
 the next backup fetches it. --accept takes what a person removed or changed in the
 archive for wanted.`,

@@ -144,7 +144,7 @@ func (r *report) archiveFinding(f vault.Finding) {
 		rc := f.Held.Receipt
 		d.Date, d.Octets, d.Digest = rc.Info.InternalDate, rc.Wire, rc.Digest.String()
 	}
-	if f.Err != nil {
+	if f.Kind == vault.Unreadable && f.Err != nil {
 		d.Reason = f.Err.Error()
 	}
 	r.difference(d)

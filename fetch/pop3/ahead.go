@@ -1,6 +1,7 @@
 package pop3
 
 import (
+	"cmp"
 	"errors"
 	"strconv"
 
@@ -101,7 +102,7 @@ func (p *plan) command(item *planned, size int64) {
 	}
 	p.batch = strconv.AppendUint(p.batch, uint64(item.seq), 10)
 	if r.top {
-		p.batch = append(p.batch, " 0"...)
+		p.batch = append(append(p.batch, ' '), cmp.Or(r.lines, "0")...)
 	}
 	if ss.conn.Tracing() {
 		ss.conn.TraceLine(true, string(p.batch[start:]))

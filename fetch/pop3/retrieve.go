@@ -31,12 +31,18 @@ const (
 // from the calling goroutine. Answers that do not fit the commands are not
 // delivered: the connection is made again and they are asked for one by one.
 func (s *Source) Fetch(ctx context.Context, _ mail.Mailbox, wants []mail.Want, deliver fetch.Deliver) error {
-	return s.retrieve(ctx, wants, deliver, false)
+	return s.retrieve(ctx, wants, deliver, false, "")
 }
 
 // Headers gets headers by pipelined TOP n 0. A server without TOP refuses each.
 func (s *Source) Headers(ctx context.Context, _ mail.Mailbox, wants []mail.Want, deliver fetch.Deliver) error {
-	return s.retrieve(ctx, wants, deliver, true)
+	return s.retrieve(ctx, wants, deliver, true, "")
+}
+
+// Peek gets whole messages by TOP, which does not mark them as read where RETR does
+// (Dovecot). It is for a look at a few small ones.
+func (s *Source) Peek(ctx context.Context, _ mail.Mailbox, wants []mail.Want, deliver fetch.Deliver) error {
+	return s.retrieve(ctx, wants, deliver, true, "9999999")
 }
 
 // errDoubt says that a size did not fit while more answers were under way: where
@@ -54,8 +60,9 @@ type retrieval struct {
 	wants   []mail.Want
 	deliver fetch.Deliver
 	top     bool
-	listed  int // the session in which message numbers without UIDL were listed
-	next    int // the first want not delivered
+	lines   string // of the body, with top; "" for none
+	listed  int    // the session in which message numbers without UIDL were listed
+	next    int    // the first want not delivered
 	head    []byte
 	whole   bytes.Reader
 	body    body
@@ -64,7 +71,7 @@ type retrieval struct {
 	times   int // how often
 }
 
-func (s *Source) retrieve(ctx context.Context, wants []mail.Want, deliver fetch.Deliver, top bool) error {
+func (s *Source) retrieve(ctx context.Context, wants []mail.Want, deliver fetch.Deliver, top bool, lines string) error {
 	if len(wants) == 0 {
 		return nil
 	}
@@ -72,7 +79,7 @@ func (s *Source) retrieve(ctx context.Context, wants []mail.Want, deliver fetch.
 		return err
 	}
 	defer s.unlock()
-	r := &retrieval{s: s, wants: wants, deliver: deliver, top: top, listed: s.listed, head: make([]byte, headSize), suspect: -1}
+	r := &retrieval{s: s, wants: wants, deliver: deliver, top: top, lines: lines, listed: s.listed, head: make([]byte, headSize), suspect: -1}
 	for failed := 0; r.next < len(wants); {
 		ss, err := s.session(ctx, &failed)
 		if err != nil {

@@ -30,6 +30,8 @@ type session struct {
 	lib         *gopop3.Conn
 	rd          *reader
 	caps        capabilities
+	offered     []string // login methods
+	method      string   // that was used
 	list        *listing
 	gen         int       // counts the sessions of a Source
 	began       time.Time // of the login
@@ -42,6 +44,7 @@ type session struct {
 // capabilities is what CAPA says (RFC 2449).
 type capabilities struct {
 	known      bool // there was an answer to CAPA
+	lines      []string
 	user       bool
 	sasl       []string
 	pipelining bool
@@ -57,6 +60,7 @@ func parseCapabilities(text string) capabilities {
 		if len(words) == 0 {
 			continue
 		}
+		c.lines = append(c.lines, strings.Join(words, " "))
 		switch words[0] {
 		case "USER":
 			c.user = true
@@ -358,10 +362,15 @@ func (s *Source) login(ss *session) error {
 	if st, ok := ss.conn.ConnectionState(); ok {
 		offer.TLS = &st
 	}
+	ss.offered = offer.Mechanisms
+	if ss.caps.user {
+		ss.offered = append(slices.Clone(ss.offered), "USER")
+	}
 	l, err := auth.Choose(ss.credentials, offer)
 	if err != nil {
 		return err
 	}
+	ss.method = l.Name
 	var r reply
 	if l.Client == nil {
 		if r, _, err = ss.command(false, "USER", ss.credentials.LoginName()); err == nil && r.ok {

@@ -53,8 +53,10 @@ type Conn struct {
 	scan    *scanner
 	parser  *fetchParser
 	client  *imapclient.Client
-	prefix  string // of all tags, random
-	greeted string // text of the greeting
+	prefix  string   // of all tags, random
+	greeted string   // text of the greeting
+	offered []string // login methods
+	method  string   // that was used
 	trip    time.Duration
 
 	// What the reader learns. The library's goroutine reads while a command of
@@ -117,6 +119,7 @@ type Handler struct {
 	Lsub   bool // List takes LSUB responses, too
 	Status func(StatusEntry) error
 	Quota  func(Quota) error
+	Search func(uid uint32) error
 }
 
 // Dial connects, secures and logs in. A token that is refused is replaced once.
@@ -283,7 +286,9 @@ func (c *Conn) login() error {
 		}
 	}
 	slices.Sort(offer.Mechanisms)
+	c.offered = offer.Mechanisms
 	l, err := auth.Choose(c.cfg.Credentials, offer)
+	c.method = l.Name
 	if err != nil {
 		return c.withRef(err)
 	}
@@ -378,6 +383,10 @@ func (c *Conn) Caps() []string {
 	slices.Sort(all)
 	return all
 }
+
+// Logins returns the login methods that the server offered, sorted, and the one
+// that was used; "" where there was no login.
+func (c *Conn) Logins() (offered []string, used string) { return c.offered, c.method }
 
 // Greeting returns the text of the server's greeting.
 func (c *Conn) Greeting() string { return c.greeted }

@@ -226,8 +226,10 @@ func (c *Conn) untagged() ([]byte, error) {
 		return nil, c.status()
 	case "QUOTA":
 		return nil, c.quota()
+	case "SEARCH":
+		return nil, c.search()
 	}
-	// FLAGS, ID, SEARCH, VANISHED, ENABLED, LSUB and what is not known: nobody
+	// FLAGS, ID, VANISHED, ENABLED, LSUB and what is not known: nobody
 	// here draws conclusions from them.
 	return nil, c.ignore()
 }

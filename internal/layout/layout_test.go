@@ -30,6 +30,7 @@ var layers = map[string][]string{
 	// What a person is told of both sides.
 	"compare": {"mail", "internal/headline"},
 	"size":    {"mail", "internal/headline"},
+	"doctor":  {"mail"},
 
 	// Undoing a deletion is uploading what clean has on record.
 	"undo": {"mail", "clean", "upload"},
@@ -83,7 +84,7 @@ var homes = map[string][]string{
 }
 
 // diskless are packages that never touch a file themselves.
-var diskless = []string{"mail", "compare", "size", "internal/headline", "internal/report", "fetch", "fetch/*", "upload", "upload/*", "clean", "undo", "archive", "internal/imapconn"}
+var diskless = []string{"mail", "compare", "size", "doctor", "internal/headline", "internal/report", "fetch", "fetch/*", "upload", "upload/*", "clean", "undo", "archive", "internal/imapconn"}
 
 func TestImports(t *testing.T) {
 	seen := 0

@@ -143,7 +143,7 @@ p{margin:.3rem 0}
 .facts dt{color:var(--dim);font-size:.8rem}
 .facts dd{margin:0;font-size:1.15rem;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
 .facts .bad dd{color:var(--r);font-weight:700}
-.bar{display:grid;grid-template-columns:minmax(6rem,14rem) 1fr minmax(5rem,auto);gap:.2rem .8rem;align-items:center;padding:.15rem 0}
+.bar{display:grid;grid-template-columns:minmax(6rem,14rem) minmax(6rem,1fr) 11rem;gap:.2rem .8rem;align-items:center;padding:.15rem 0}
 .bar span{overflow-wrap:anywhere}
 .bar span:last-child{text-align:right;font-variant-numeric:tabular-nums;color:var(--dim);font-size:.9rem}
 .bar svg{width:100%;height:.9rem;display:block;background:var(--card);border-radius:.2rem}
