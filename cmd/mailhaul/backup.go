@@ -155,6 +155,7 @@ func (a *app) copyFrom(ctx context.Context, server dial.Server, c auth.Credentia
 		return err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
+	selectMailboxes(src, selection)
 	s.Source, s.Archive = src.Account(), absolute(dest.Dir)
 	opts := fetch.Options{Source: src, Selection: selection, DryRun: o.dryRun, Parallel: parallel(server, o.connections)}
 	return a.copyInto(ctx, opts, dest, o, s)

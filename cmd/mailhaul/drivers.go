@@ -50,6 +50,13 @@ func (a *app) openSource(s dial.Server, c auth.Credentials, connections int) (fe
 	return open(s, c, connections, a.notify), nil
 }
 
+// selectMailboxes tells a source which mailboxes the run works on, if it wants to know.
+func selectMailboxes(src fetch.Source, sel mail.Selection) {
+	if s, ok := src.(interface{ Select(mail.Selection) }); ok {
+		s.Select(sel)
+	}
+}
+
 // notify shows an event in the run that is on, if there is one.
 func (a *app) notify(e mail.Event) {
 	if r := a.current.Load(); r != nil {

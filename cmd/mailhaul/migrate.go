@@ -177,6 +177,7 @@ func (a *app) migrateFrom(ctx context.Context, source, dest string, o migrateFla
 		return err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
+	selectMailboxes(src, selection)
 	d, err := openDestination(to.server, toSecret, o.connections)
 	if err != nil {
 		return err

@@ -19,7 +19,8 @@ var _ fetch.ChangeSource = (*Source)(nil)
 // 3.1.4.1). It needs CONDSTORE.
 func (s *Source) Changes(ctx context.Context, mb mail.Mailbox, since string) (changed []mail.Info, exists int64, ok bool, err error) {
 	old, ok := imapconn.ParseState(since)
-	if !ok || old.UIDValidity != mb.UIDValidity {
+	// A label taken away makes a message of All Mail a new one: only a list shows it.
+	if !ok || old.UIDValidity != mb.UIDValidity || s.labelsIn(mb) != nil {
 		return nil, 0, false, nil
 	}
 	err = s.retry(ctx, func() error {

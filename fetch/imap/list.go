@@ -26,7 +26,7 @@ const maxUnlisted = 1000
 // UID (no UIDVALIDITY, UIDNOTSTICKY) are yielded without UID, too.
 func (s *Source) List(ctx context.Context, mb mail.Mailbox) iter.Seq2[mail.Info, error] {
 	return func(yield func(mail.Info, error) bool) {
-		l := &listing{s: s, mb: mb, yield: yield}
+		l := &listing{s: s, mb: mb, yield: yield, labels: s.labelsIn(mb)}
 		err := s.retry(ctx, func() error { return l.run(ctx) })
 		if err != nil && !errors.Is(err, errStopped) {
 			yield(mail.Info{}, s.at(err, mb, "list messages"))
@@ -47,6 +47,15 @@ type listing struct {
 	uids        uidSet
 	seqs        []bool // by sequence number, second pass only
 	bySeq       bool
+	labels      labels // a message with one of these is not shown
+}
+
+// more are the items of a listing besides those of every one.
+func (l *listing) more() string {
+	if l.labels != nil {
+		return " X-GM-LABELS"
+	}
+	return ""
 }
 
 const metaItems = "UID FLAGS INTERNALDATE RFC822.SIZE"
@@ -71,7 +80,7 @@ func (l *listing) run(ctx context.Context) error {
 	defer l.s.pool.put(c)
 	defer c.Bind(ctx)()
 	// Selected anew even where it is selected already: the listing is to be of now.
-	sel, _, err := c.Examine(ctx, l.mb.Raw, "UID FETCH 1:* "+items(c, ""))
+	sel, _, err := c.Examine(ctx, l.mb.Raw, "UID FETCH 1:* "+items(c, l.more()))
 	if err != nil {
 		return err
 	}
@@ -118,7 +127,7 @@ func (l *listing) missing(c *imapconn.Conn, sel imapconn.Selected) int64 {
 // again lists by sequence number what the first pass did not bring.
 func (l *listing) again(ctx context.Context, c *imapconn.Conn, sel imapconn.Selected, first imapconn.Result) error {
 	l.bySeq, l.seqs = true, nil
-	res, err := c.Exec(ctx, &imapconn.Handler{Fetch: l}, "FETCH 1:* "+items(c, ""))
+	res, err := c.Exec(ctx, &imapconn.Handler{Fetch: l}, "FETCH 1:* "+items(c, l.more()))
 	if err != nil {
 		return err
 	}
@@ -174,6 +183,9 @@ func (l *listing) End(f *imapconn.Fetch) error {
 	}
 	if !l.uids.add(f.UID) {
 		return nil // listed already
+	}
+	if l.labels.elsewhere(f) {
+		return nil
 	}
 	if !l.yield(l.info(f), nil) {
 		return errStopped

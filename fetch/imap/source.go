@@ -9,6 +9,7 @@ package imap
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -45,6 +46,10 @@ type Config struct {
 
 // Source is an account at an IMAP server. All methods may be called concurrently.
 type Source struct {
+	selection mail.Selection // see Select
+	gmailMu   sync.Mutex
+	gmail     labels // of All Mail's messages that are elsewhere, too; nil where all are listed
+
 	cfg     Config
 	account string
 	pool    *pool
@@ -100,6 +105,13 @@ func (s *Source) Mailboxes(ctx context.Context) ([]mail.Mailbox, error) {
 		}
 		defer s.pool.put(c)
 		all, err = c.Mailboxes(ctx)
+		if err == nil && c.Has("X-GM-EXT-1") {
+			var shown labels
+			all, shown = withoutDoubles(all, s.selection)
+			s.gmailMu.Lock()
+			s.gmail = shown
+			s.gmailMu.Unlock()
+		}
 		return err
 	})
 	return all, err

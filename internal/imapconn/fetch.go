@@ -34,7 +34,8 @@ type Fetch struct {
 	InternalDate time.Time // UTC; zero if it cannot be read
 	Size         int64
 	ModSeq       uint64
-	ObjectID     string // EMAILID (RFC 8474), else X-GM-MSGID
+	ObjectID     string   // EMAILID (RFC 8474), else X-GM-MSGID
+	Labels       []string // X-GM-LABELS, as the server spells them; nil where it says something odd
 }
 
 // FetchHandler takes FETCH responses. An error from it ends the reading, and with
@@ -212,6 +213,8 @@ func (p *fetchParser) item() error {
 		return p.modSeq()
 	case is("EMAILID"), is("X-GM-MSGID"):
 		return p.objectID(name[0] == 'E' || name[0] == 'e')
+	case is("X-GM-LABELS"):
+		return p.labels()
 	}
 	if sec, ok := p.section(name); ok {
 		return p.bodyItem(sec)
@@ -262,6 +265,39 @@ func (p *fetchParser) objectID(preferred bool) error {
 	}
 	if !null && (preferred || p.f.ObjectID == "") {
 		p.f.ObjectID = string(b)
+	}
+	return nil
+}
+
+// maxLabels of one message are remembered.
+const maxLabels = 1000
+
+// labels reads X-GM-LABELS: a list of strings. One that is spelt in another way (Gmail
+// has been seen to leave out quotes) is as good as none.
+func (p *fetchParser) labels() error {
+	s := p.s
+	p.f.Labels = nil
+	if !s.accept('(') {
+		return s.skip()
+	}
+	for s.spaces(); !s.accept(')'); s.spaces() {
+		if s.atEnd() {
+			return errSyntax
+		}
+		if s.peek() == '(' {
+			p.f.Labels = nil
+			if err := s.skip(); err != nil {
+				return err
+			}
+			continue
+		}
+		b, null, err := s.text()
+		if err != nil {
+			return err
+		}
+		if !null && len(p.f.Labels) < maxLabels {
+			p.f.Labels = append(p.f.Labels, string(b))
+		}
 	}
 	return nil
 }
