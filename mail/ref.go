@@ -8,8 +8,12 @@ import (
 
 // AccountKey builds the identity of an account: protocol ("imap" or "pop3"),
 // user as the server is told it, and host in lower case. Port, TLS mode and the
-// name in a configuration do not count.
+// name in a configuration do not count, nor does the "recent:" by which Gmail is asked
+// over POP3 for the last 30 days whatever was read before.
 func AccountKey(protocol, user, host string) string {
+	if h := strings.ToLower(host); protocol == "pop3" && (h == "pop.gmail.com" || h == "pop.googlemail.com") {
+		user = strings.TrimPrefix(user, "recent:")
+	}
 	return protocol + ":" + user + "@" + strings.ToLower(host)
 }
 

@@ -27,7 +27,8 @@ type backupFlags struct {
 	format      string
 	connections int
 	limit       *rate.Limiter
-	fresh       bool // --new
+	daily       int64 // octets
+	fresh       bool  // --new
 	merge       bool
 	dryRun      bool
 	free        freeFlags
@@ -83,6 +84,11 @@ the topmost Received line).`,
 	f.IntVar(&o.connections, "connections", defaultConnections, "at most `N` connections to an IMAP server")
 	f.Func("limit-rate", "at most this `RATE` in octets per second (500K, 2M)", func(v string) (err error) {
 		o.limit, err = parseRate(v)
+		return err
+	})
+	o.daily = providerDaily
+	f.Func("daily-limit", "read at most this `SIZE` from the account in a day, all runs together (0: any; default what is known of the provider)", func(v string) (err error) {
+		o.daily, err = parseDaily(v)
 		return err
 	})
 	f.BoolVar(&o.fresh, "new", false, "begin a new archive where one was remembered and is gone")
@@ -145,6 +151,11 @@ func (a *app) backupInto(ctx context.Context, source, archive string, o backupFl
 	if err != nil {
 		return err
 	}
+	ctx, done, err := a.daily(ctx, &ac, o.daily)
+	if err != nil {
+		return err
+	}
+	defer done()
 	return a.copyFrom(ctx, ac.server, credentials, dest, selection, o, s)
 }
 

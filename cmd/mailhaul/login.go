@@ -96,15 +96,15 @@ func (a *app) useGrant(ac *account, s secretFlags) error {
 	if m := strings.ToUpper(ac.mechanism); m != "" && m != auth.XOAuth2 && m != "OAUTHBEARER" {
 		return nil
 	}
-	store := a.grants()
-	if !store.Has(ac.place.User, ac.place.Host) {
+	store, user := a.grants(), strings.TrimPrefix(ac.place.User, "recent:") // Gmail over POP3
+	if !store.Has(user, ac.place.Host) {
 		return nil
 	}
 	web, err := oauth.HTTPClient(ac.server.CAFile)
 	if err != nil {
 		return err
 	}
-	ac.tokens = store.Tokens(web, ac.place.User, ac.place.Host, ac.name())
+	ac.tokens = store.Tokens(web, user, ac.place.Host, ac.name())
 	return nil
 }
 

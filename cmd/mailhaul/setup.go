@@ -294,7 +294,7 @@ func (s *setting) unwanted(protocol string, err error) error {
 
 // try logs in at a server, by the names that may be right.
 func (s *setting) try(ctx context.Context, p place.Server) (*account, error) {
-	var err error
+	var err, first error
 	for _, user := range s.found.Users {
 		p.User = user
 		if s.imap != nil {
@@ -312,6 +312,12 @@ func (s *setting) try(ctx context.Context, p place.Server) (*account, error) {
 		if s.imap != nil || ac.tokens != nil || mail.KindOf(err) != mail.KindAuth || !refusal(err) {
 			break
 		}
+		if first == nil {
+			first = err
+		}
+	}
+	if refusal(err) && first != nil {
+		err = first // what was said of the likeliest name
 	}
 	return nil, err
 }

@@ -85,7 +85,7 @@ var (
 	commonKeys = []string{"connections", "limit-rate", "max-time", "lock-wait", "auth", "login-as", "token-command"}
 	// VerbKeys are those of the tables [account.NAME.VERB].
 	VerbKeys = map[string][]string{
-		"backup": append(slices.Clip(selectionKeys), "delete", "keep", "max-delete"),
+		"backup": append(slices.Clip(selectionKeys), "delete", "keep", "max-delete", "daily-limit"),
 		"clean":  append(slices.Clip(selectionKeys), "free", "until-quota", "include-flagged", "trash", "max-delete"),
 	}
 )

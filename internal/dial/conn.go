@@ -90,6 +90,9 @@ func (t timed) Read(p []byte) (int, error) {
 	n, err := c.raw.Read(p)
 	c.in.Add(int64(n))
 	if n > 0 {
+		if c.srv.Count != nil {
+			c.srv.Count(n)
+		}
 		if werr := c.throttle(n); werr != nil && err == nil {
 			err = werr
 		}

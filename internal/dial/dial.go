@@ -44,6 +44,7 @@ type Server struct {
 	AllowCleartext bool          // Cleartext to a host that is not loopback
 	Timeout        time.Duration // longest silence while an answer is owed; 0 means DefaultTimeout
 	Limit          *rate.Limiter // octets per second, both ways together; nil for none
+	Count          func(int)     // told how many octets were read, by any goroutine; nil for nobody
 	Trace          *Trace        // nil for none
 }
 
