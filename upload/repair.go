@@ -15,42 +15,64 @@ import (
 // has (RFC 5322 section 2.1.1).
 const longLine = 998
 
-// repair sends repaired copies of messages that were refused, once it is sure that
-// the refused ones did not arrive all the same.
+// repair sends repaired copies of messages that were refused.
 func (s *sender) repair(ctx context.Context, pend []*pending) error {
-	var tried []*pending
-	var copies []*item
+	tried, err := s.repairable(ctx, pend)
+	if err != nil || len(tried) == 0 {
+		return err
+	}
+	if err := s.check(ctx); err != nil {
+		giveUp(tried)
+		return err
+	}
+	return s.resend(ctx, tried)
+}
+
+// attempt is a message that was refused, and the copy to be sent instead.
+type attempt struct {
+	of   *pending
+	copy *item
+}
+
+// giveUp counts refused messages as such when they are settled.
+func giveUp(tried []attempt) {
+	for _, a := range tried {
+		a.of.retry = false
+	}
+}
+
+// repairable finds what was refused and can be repaired. It is not counted as
+// failed when it is settled: resend must follow.
+func (s *sender) repairable(ctx context.Context, pend []*pending) (tried []attempt, err error) {
+	if !s.SendRepaired {
+		return nil, nil
+	}
 	for _, p := range pend {
 		if p.answer.Refused == nil || p.answer.Group || errors.Is(p.answer.Refused, ErrOverQuota) || p.item == nil || p.item.repaired {
 			continue
 		}
 		it, err := s.repaired(ctx, p.item)
 		if err != nil {
-			return err
+			giveUp(tried)
+			return nil, err
 		}
 		if it != nil {
 			it.refusal = p.answer.Refused
 			p.retry = true
-			tried, copies = append(tried, p), append(copies, it)
+			tried = append(tried, attempt{p, it})
 		}
 	}
-	if len(tried) == 0 {
-		return nil
-	}
-	if err := s.check(ctx); err != nil {
-		for _, p := range tried {
-			p.retry = false
+	return tried, nil
+}
+
+// resend sends the copies of those that are now known not to have arrived all the
+// same.
+func (s *sender) resend(ctx context.Context, tried []attempt) error {
+	for _, a := range tried { // alone: one refusal is not to be that of others
+		if a.of.arrived {
+			continue
 		}
-		return err
-	}
-	var send []*item
-	for i, p := range tried {
-		if !p.arrived {
-			send = append(send, copies[i])
-		}
-	}
-	for _, it := range send { // one refusal is not to be that of others
-		if err := s.deliver(ctx, []*item{it}); err != nil {
+		if err := s.deliver(ctx, []*item{a.copy}); err != nil {
 			return err
 		}
 	}

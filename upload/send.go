@@ -119,7 +119,15 @@ func (s *sender) deliver(ctx context.Context, items []*item) error {
 		refused := len(pend) > 1 && pend[0].answer.Group
 		switch {
 		case err != nil:
+			tried, rerr := s.repairable(ctx, pend)
+			if rerr != nil {
+				return errors.Join(err, rerr)
+			}
 			if items, err = s.afterLoss(ctx, pend, err); err != nil {
+				giveUp(tried)
+				return err
+			}
+			if err := s.resend(ctx, tried); err != nil {
 				return err
 			}
 			continue
@@ -135,10 +143,8 @@ func (s *sender) deliver(ctx context.Context, items []*item) error {
 			items = rest[len(rest)/2:]
 		default:
 			s.losses, s.waits = 0, 0
-			if s.SendRepaired {
-				if err := s.repair(ctx, pend); err != nil {
-					return err
-				}
+			if err := s.repair(ctx, pend); err != nil {
+				return err
 			}
 			if len(s.pend) >= checkEvery {
 				return s.check(ctx)

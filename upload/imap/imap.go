@@ -559,8 +559,9 @@ func (d *Destination) appendEach(ctx context.Context, c *imapconn.Conn, box uplo
 		if res.Condition == "" {
 			continue
 		}
-		if later := d.settle(box, res, answers[i:i+1]); err == nil {
-			err = later
+		later := d.settle(box, res, answers[i:i+1])
+		if _, throttled := errors.AsType[*upload.Throttled](later); err == nil || throttled {
+			err = later // a server that wants a pause also ends connections
 		}
 	}
 	return answers, err
