@@ -243,7 +243,7 @@ func TestRule(t *testing.T) {
 	w.put("1", 100)
 	w.put("2", 10)
 	w.put("3", 100, func(m *message, _ *mail.Archived) { m.flags = `\Flagged` })
-	w.put("4", 100, notArchived)
+	w.put("4", 100, notArchived, func(m *message, _ *mail.Archived) { m.size++ })
 	w.put("5", 100, func(m *message, _ *mail.Archived) { m.flags = `\Deleted` })
 	w.put("6", 100, func(_ *message, a *mail.Archived) { a.Suspicious = "the server sent no octets" })
 	w.put("7", 100, func(m *message, a *mail.Archived) {
@@ -516,6 +516,20 @@ func TestPlanIsConfirmed(t *testing.T) {
 	if len(w.s.messages) != 150 || w.s.batches != 0 {
 		t.Error("a dry run deleted")
 	}
+}
+
+// What could be a further copy of a message that is not archived yet stays: of two
+// equal messages the archive is to hold two.
+func TestTwinOfWhatIsNotArchived(t *testing.T) {
+	w := newWorld(t)
+	w.put("1", 100)
+	w.put("2", 100, notArchived)
+	w.put("3", 100, func(m *message, _ *mail.Archived) { m.size++ })
+	res := w.run(w.options())
+	if res.Deleted != 1 || res.Stayed[clean.WhyTwin] != 1 || res.Stayed[clean.WhyNotArchived] != 1 {
+		t.Errorf("%+v", res)
+	}
+	w.left("1", "2")
 }
 
 func TestNewUIDValidityDeletesNothing(t *testing.T) {

@@ -168,3 +168,9 @@ func (k *known) settle(ctx context.Context, ledger Ledger) (open map[int64][]int
 	}
 	return open, ledger.SettleDeletions(ctx, results)
 }
+
+// holds tells whether a message is archived under its UID, as far as can be told.
+func (k *known) holds(in mail.Info) bool {
+	claim, claimed := k.find(place{in.Ref.UIDValidity, in.Ref.UID})
+	return in.Ref.UID == "" || claimed && (claim.size < 0 || in.Size < 0 || claim.size == in.Size)
+}

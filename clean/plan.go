@@ -25,6 +25,7 @@ const (
 	WhyNoUID       = "the server gives no reliable identifier"
 	WhyChanged     = mail.WhyChanged
 	WhyEnough      = "not needed, since the older ones are enough"
+	WhyTwin        = "another of the same size is not in the archive yet"
 )
 
 // Plan is what would go and what would stay.
@@ -160,12 +161,16 @@ func (p *planner) mailbox(ctx context.Context, mb mail.Mailbox) (*MailboxPlan, e
 	}
 	mp := &MailboxPlan{Name: mb.Name, Why: make(map[string]int64), mb: mb}
 	unclaimed := make(map[string]bool) // UIDLs
+	open := make(map[int64]bool)       // sizes of what is not archived
 	for in, err := range p.Source.List(ctx, mb) {
 		if err != nil {
 			return nil, err
 		}
 		mp.Messages++
 		mp.mb.UIDValidity = in.Ref.UIDValidity
+		if !k.holds(in) {
+			open[in.Size] = true
+		}
 		c, why, selected := p.weigh(in, k)
 		switch {
 		case !selected:
@@ -180,6 +185,7 @@ func (p *planner) mailbox(ctx context.Context, mb mail.Mailbox) (*MailboxPlan, e
 			mp.doom = append(mp.doom, c)
 		}
 	}
+	mp.keepTwins(open)
 	if err := p.ignored(ctx, mp, unclaimed); err != nil || p.DryRun {
 		return mp, err
 	}
@@ -224,7 +230,7 @@ func (p *planner) weigh(in mail.Info, k *known) (c candidate, why string, select
 	switch {
 	case in.Ref.UID == "":
 		return c, WhyNoUID, true
-	case !claimed || claim.size >= 0 && in.Size >= 0 && claim.size != in.Size:
+	case !k.holds(in):
 		return c, WhyNotArchived, true
 	case !sure && p.Selection.NeedsDate() && in.InternalDate.IsZero(), p.oldestFirst() && in.InternalDate.IsZero():
 		return c, WhyNoDate, true
@@ -344,4 +350,18 @@ func (p *Plan) sum() {
 		p.Stay.Messages += m.Stay.Messages
 		p.Stay.Octets += m.Stay.Octets
 	}
+}
+
+// keepTwins keeps what has the size of a message that is not archived yet. That
+// could be one more copy of the same octets: it would be taken for the one that was
+// deleted, come back, and not be archived as a message of its own.
+func (m *MailboxPlan) keepTwins(open map[int64]bool) {
+	m.doom = slices.DeleteFunc(m.doom, func(c candidate) bool {
+		if !open[c.size] {
+			return false
+		}
+		m.Stay.add(c.size)
+		m.Why[WhyTwin]++
+		return true
+	})
 }
