@@ -299,9 +299,10 @@ func (a attack) hold(t *testing.T, srv target, held rig.Multiset, runs int) {
 	}
 }
 
-// letter is message i of a mailbox, wire form.
+// letter is message i of a mailbox, wire form; each has a length of its own, since
+// what is as long as a message that is not archived is not deleted.
 func letter(i int) string {
-	return fmt.Sprintf("From: ada@example.org\r\nDate: Mon, 1 Jan 2024 10:00:%02d +0000\r\nMessage-ID: <%d@example.org>\r\nSubject: letter %d\r\n\r\nbody %d\r\n", i%60, i, i, i)
+	return fmt.Sprintf("From: ada@example.org\r\nDate: Mon, 1 Jan 2024 10:00:%02d +0000\r\nMessage-ID: <%d@example.org>\r\nSubject: letter %d\r\n\r\nbody %d%s\r\n", i%60, i, i, i, strings.Repeat(".", i%100))
 }
 
 func letters(n int) (all []string) {
