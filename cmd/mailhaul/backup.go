@@ -73,7 +73,7 @@ the topmost Received line).`,
 			if err != nil {
 				return err
 			}
-			return a.backup(cmd.Context(), args[0], args[1], o)
+			return a.remembered(cmd, args[0], func() error { return a.backup(cmd.Context(), args[0], args[1], o) })
 		},
 	}
 	registerAll(cmd)

@@ -65,7 +65,7 @@ stop when reached. mailhaul undo puts back what was deleted.`,
 				a.ui.Note("no rule below [account.%s.clean]: nothing to do", a.only)
 				return nil
 			}
-			return a.clean(cmd.Context(), args[0], args[1], o)
+			return a.remembered(cmd, args[0], func() error { return a.clean(cmd.Context(), args[0], args[1], o) })
 		},
 	}
 	registerAll(cmd)

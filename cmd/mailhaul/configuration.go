@@ -23,6 +23,7 @@ type shared struct {
 	mu       sync.Mutex
 	runs     []*ui.Run   // being shown
 	password auth.Secret // of the environment, once it was taken from there
+	pending  []pending   // to be told when all is over
 }
 
 // configuration reads the configuration file, once.

@@ -22,7 +22,7 @@ type globalFlags struct {
 	config                        string
 	caFile, fingerprint           string
 	allowCleartext                bool
-	trace                         string
+	trace, metrics                string
 	timeout, maxTime, lockWait    time.Duration
 	timeoutTyped                  bool
 }
@@ -38,6 +38,7 @@ func (g *globalFlags) register(root *cobra.Command) {
 	f.StringVar(&g.fingerprint, "tls-fingerprint", "", "trust the server by the `SHA256` of its certificate instead of chain and name")
 	f.BoolVar(&g.allowCleartext, "allow-cleartext", false, "let +insecure places reach beyond this machine")
 	f.StringVar(&g.trace, "trace", "", "append the protocol to this `FILE`, secrets and message octets left out")
+	f.StringVar(&g.metrics, "metrics", "", "write how the run ended to this `FILE`, for Prometheus")
 	f.DurationVar(&g.timeout, "timeout", dial.DefaultTimeout, "longest silence on a connection")
 	f.DurationVar(&g.maxTime, "max-time", 0, "longest whole run; what is there is committed (0: no limit)")
 	f.DurationVar(&g.lockWait, "lock-wait", 0, "wait so long for another run to leave the archive")

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -40,3 +41,6 @@ func (a *app) watchSignals(parent context.Context) (context.Context, func()) {
 		cancel(nil)
 	}
 }
+
+// isJournal is for systemd only.
+func isJournal(io.Writer) bool { return false }

@@ -4,6 +4,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -61,4 +63,16 @@ func (a *app) watchSignals(parent context.Context) (context.Context, func()) {
 		close(done)
 		cancel(nil)
 	}
+}
+
+// isJournal tells whether what is written there is read by the journal of systemd,
+// which understands priorities in front of a line (sd-daemon(3)).
+func isJournal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	stream := os.Getenv("JOURNAL_STREAM")
+	if !ok || stream == "" {
+		return false
+	}
+	var st unix.Stat_t
+	return unix.Fstat(int(f.Fd()), &st) == nil && stream == fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }

@@ -61,6 +61,7 @@ func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
 	a.ui = a.newUI()
 	ctx, stop := a.watchSignals(context.Background())
 	defer stop()
+	defer a.tellManager()()
 	root := newRoot(a)
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -72,14 +73,16 @@ func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
 	if err != nil && !errors.Is(err, errSaid) {
 		a.tell(ctx, err)
 	}
-	return a.code(ctx, err)
+	code := a.code(ctx, err)
+	a.deliver()
+	return code
 }
 
 // newUI makes the user interface the flags ask for.
 func (a *app) newUI() *ui.UI {
 	o := ui.Options{
 		Out: a.stdout, Err: a.stderr,
-		Quiet: a.flags.quiet, Verbose: a.flags.verbose, JSON: a.flags.json,
+		Quiet: a.flags.quiet, Verbose: a.flags.verbose, JSON: a.flags.json, Journal: isJournal(a.stderr),
 	}
 	if f, ok := a.stderr.(*os.File); ok && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(f.Fd())) {
 		o.Terminal = true

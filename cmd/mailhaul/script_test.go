@@ -6,11 +6,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"mailhaul/internal/demo"
+	"mailhaul/internal/testserver"
 )
 
 // The scripts run this test binary as mailhaul, a process of its own.
@@ -39,6 +41,8 @@ func TestScript(t *testing.T) {
 			"revoke":    revoke,
 			"code":      code,
 			"lines":     lines,
+			"smtp":      smtp,
+			"mail":      mailed,
 		},
 	})
 }
@@ -105,5 +109,34 @@ func lines(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	if got := strings.Count(ts.ReadFile(args[0]), "\n"); (got == want) == neg {
 		ts.Fatalf("%s has %d lines, want %d", args[0], got, want)
+	}
+}
+
+// smtp starts a server for reports until the script ends, with the demo's user and
+// password. It sets $SMTPPORT and writes smtp-ca.pem.
+func smtp(ts *testscript.TestScript, neg bool, args []string) {
+	ca, err := testserver.NewCA()
+	ts.Check(err)
+	config, err := ca.TLS(testserver.Leaf{})
+	ts.Check(err)
+	s, err := testserver.StartSMTP(&testserver.SMTP{TLS: config, User: demo.User, Password: demo.Password})
+	ts.Check(err)
+	ts.Defer(func() { ts.Check(s.Close()) })
+	ts.Check(os.WriteFile(ts.MkAbs("smtp-ca.pem"), ca.PEM, 0o600))
+	ts.Setenv("SMTPPORT", fmt.Sprint(s.Port()))
+	reports.Store(ts.MkAbs("."), s)
+}
+
+// reports are the servers of running scripts, by their directories.
+var reports sync.Map
+
+// mailed wants so many reports to have been handed in, and text in the last one.
+//
+//	mail 1 'Subject: x'
+func mailed(ts *testscript.TestScript, neg bool, args []string) {
+	v, _ := reports.Load(ts.MkAbs("."))
+	all := v.(*testserver.SMTP).Messages()
+	if fmt.Sprint(len(all)) != args[0] || len(all) == 0 || !strings.Contains(all[len(all)-1].Data, args[1]) {
+		ts.Fatalf("%d reports: %+v", len(all), all)
 	}
 }

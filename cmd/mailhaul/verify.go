@@ -79,7 +79,7 @@ archive for wanted.`,
 			if a.only != "" {
 				args = []string{a.only}
 			}
-			return a.verify(cmd.Context(), args, o)
+			return a.remembered(cmd, args[0], func() error { return a.verify(cmd.Context(), args, o) })
 		},
 	}
 	registerAll(cmd)

@@ -311,6 +311,9 @@ func netrcWords(line string) []string {
 	return words
 }
 
+// SplitCommand takes a command apart into words, as for a password command.
+func SplitCommand(s string) ([]string, error) { return split(s) }
+
 // split takes a command apart into words: white space separates, '…' is taken as
 // it is, in "…" and outside \ takes the next character as it is.
 func split(s string) ([]string, error) {

@@ -70,6 +70,11 @@ func ParseFingerprint(s string) (sum [sha256.Size]byte, err error) {
 	return sum, nil
 }
 
+// TLSConfig is how connections to the server are secured, for protocols that this
+// package does not speak. VerifyConnection may be what verifies the server: whoever
+// sets it calls the one before.
+func (s Server) TLSConfig() (*tls.Config, error) { return s.tlsConfig() }
+
 // tlsConfig verifies chain and name, or the pinned fingerprint instead of both.
 func (s Server) tlsConfig() (*tls.Config, error) {
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: strings.TrimSuffix(s.bareHost(), ".")}

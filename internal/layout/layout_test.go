@@ -60,6 +60,9 @@ var layers = map[string][]string{
 	"internal/discover":  {"mail", "internal/dial", "internal/place", "internal/providers"},
 	"internal/ui":        {"mail"},
 	"internal/demo":      {"mail"},
+	"internal/history":   {"mail", "internal/durable"},
+	"internal/metrics":   {"mail", "internal/history"},
+	"internal/notify":    {"mail", "internal/auth", "internal/dial", "internal/place", "internal/history"},
 }
 
 // testOnly are packages the product must not contain.
@@ -77,6 +80,7 @@ var homes = map[string][]string{
 	"github.com/schollz/progressbar/v3":         {"internal/ui"},
 	"github.com/spf13/cobra":                    {"cmd/mailhaul"},
 	"github.com/BurntSushi/toml":                {"internal/config"},
+	"github.com/wneessen/go-mail":               {"internal/notify"},
 	"modernc.org/sqlite":                        {"internal/ledger"},
 	"golang.org/x/oauth2":                       {"internal/oauth"},
 	"github.com/zalando/go-keyring":             {"internal/keyring"},

@@ -175,7 +175,10 @@ func (r *Run) progress() map[string]any {
 }
 
 // Status prints where the run stands, whatever else was asked for.
-func (r *Run) Status() {
+func (r *Run) Status() { r.u.say(priorityNotice, "", r.Standing()) }
+
+// Standing says in one line where the run stands.
+func (r *Run) Standing() string {
 	s := r.state()
 	text := fmt.Sprintf("%s: %s of %s, %s of %s, %s durable, %s failed, after %s", r.label,
 		Count(s.messages), Plural(s.planned, "message"), Octets(s.octets), Octets(s.plannedOctets), Count(s.durable), Count(s.failed), Duration(s.elapsed))
@@ -185,7 +188,7 @@ func (r *Run) Status() {
 	if s.waiting != "" {
 		text += ", waiting: " + s.waiting
 	}
-	r.u.say("", text)
+	return text
 }
 
 // Planned returns how many octets the mailboxes listed so far have to do.

@@ -107,6 +107,7 @@ func (s Summary) line(label string) string {
 // line; quiet leaves it out if all went well.
 func (u *UI) Summary(label string, s Summary) {
 	s.Type = u.last()
+	u.told.add(Escape(s.line(label)))
 	if u.opt.JSON {
 		u.Object(s)
 		return

@@ -34,14 +34,56 @@ type Options struct {
 	Verbose  bool       // more than needed
 	JSON     bool       // results as JSON lines
 	Program  string     // stands before errors; "" for mailhaul
+	Journal  bool       // Err leads to the journal of systemd, which knows priorities
 }
 
 // UI prints. Its methods may be called from several goroutines at once.
 type UI struct {
 	opt     Options
 	account string // the one it speaks for, where there are several; else ""
+	told    *told
 	*screen
 }
+
+// told keeps what was said about a run, quiet or not, for a report.
+type told struct {
+	mu    sync.Mutex
+	lines []string
+	more  int
+}
+
+const mostTold = 100 // lines kept of a run
+
+func (t *told) add(line string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.lines) == mostTold {
+		t.more++
+		return
+	}
+	t.lines = append(t.lines, line)
+}
+
+// Told returns the errors and warnings told so far, with their hints, and the
+// closing line, as they were printed or would have been; at most 100 lines.
+func (u *UI) Told() []string {
+	u.told.mu.Lock()
+	defer u.told.mu.Unlock()
+	lines := slices.Clone(u.told.lines)
+	if u.told.more > 0 {
+		lines = append(lines, fmt.Sprintf("… and %s", Plural(int64(u.told.more), "more line")))
+	}
+	return lines
+}
+
+// Priorities of syslog(3), as sd-daemon(3) writes them in front of a line.
+const (
+	priorityError   = 3
+	priorityWarning = 4
+	priorityNotice  = 5
+	priorityInfo    = 6
+	priorityDebug   = 7
+)
 
 // screen is what all that print have in common.
 type screen struct {
@@ -61,13 +103,13 @@ func New(o Options) *UI {
 	if o.Height == nil {
 		o.Height = func() int { return 0 }
 	}
-	return &UI{opt: o, screen: &screen{board: board{w: o.Err}}}
+	return &UI{opt: o, told: &told{}, screen: &screen{board: board{w: o.Err}}}
 }
 
 // For returns a UI that prints at the same place and speaks for one of several
 // accounts: its name stands in front of what a person reads and in every object.
 func (u *UI) For(account string) *UI {
-	return &UI{opt: u.opt, account: account, screen: u.screen}
+	return &UI{opt: u.opt, account: account, told: &told{}, screen: u.screen}
 }
 
 // named puts the account in front of a text that does not begin with it.
@@ -86,6 +128,9 @@ func (u *UI) last() string {
 	}
 	return "summary"
 }
+
+// Terminal tells whether a person sees what is printed.
+func (u *UI) Terminal() bool { return u.opt.Terminal }
 
 // Result prints one line of results, unless JSON was asked for.
 func (u *UI) Result(format string, args ...any) {
@@ -129,31 +174,34 @@ func (u *UI) Raw(r io.Reader) error {
 // Note prints one line for a person to standard error, unless quiet.
 func (u *UI) Note(format string, args ...any) {
 	if !u.opt.Quiet {
-		u.say("", u.named(fmt.Sprintf(format, args...)))
+		u.say(priorityInfo, "", u.named(fmt.Sprintf(format, args...)))
 	}
 }
 
 // Detail prints one line if verbose was asked for.
 func (u *UI) Detail(format string, args ...any) {
 	if u.opt.Verbose {
-		u.say("", u.named(fmt.Sprintf(format, args...)))
+		u.say(priorityDebug, "", u.named(fmt.Sprintf(format, args...)))
 	}
 }
 
 // Warn prints a warning and its hint.
-func (u *UI) Warn(err error) { u.tell("warning: ", err) }
+func (u *UI) Warn(err error) { u.tell(priorityWarning, "warning: ", err) }
 
 // Error prints an error and its hint; of joined errors each with its own.
 func (u *UI) Error(err error) {
 	for _, e := range split(err) {
-		u.tell("error: ", e)
+		u.tell(priorityError, "error: ", e)
 	}
 }
 
-func (u *UI) tell(word string, err error) {
-	u.say(u.opt.Program+": "+word, u.named(err.Error()))
+func (u *UI) tell(priority int, word string, err error) {
+	text := u.named(err.Error())
+	u.say(priority, u.opt.Program+": "+word, text)
+	u.told.add(word + Escape(text))
 	if hint := mail.HintOf(err); hint != "" {
-		u.say(u.opt.Program+": hint: ", hint)
+		u.say(min(priority+1, priorityNotice), u.opt.Program+": hint: ", hint)
+		u.told.add("hint: " + Escape(hint))
 	}
 }
 
@@ -175,7 +223,10 @@ func split(err error) []error {
 	return all
 }
 
-func (u *UI) say(prefix, text string) {
+func (u *UI) say(priority int, prefix, text string) {
+	if u.opt.Journal {
+		prefix = fmt.Sprintf("<%d>%s", priority, prefix)
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.clear()
@@ -235,9 +286,23 @@ type logWriter struct{ u *UI }
 
 func (w logWriter) Write(b []byte) (int, error) {
 	for text := range strings.SplitSeq(strings.TrimSuffix(string(b), "\n"), "\n") {
-		w.u.say("", text)
+		w.u.say(priorityOf(text), "", text)
 	}
 	return len(b), nil
+}
+
+// priorityOf reads the level that slog's text handler writes.
+func priorityOf(line string) int {
+	_, rest, _ := strings.Cut(line, "level=")
+	switch level, _, _ := strings.Cut(rest, " "); level {
+	case "ERROR":
+		return priorityError
+	case "WARN":
+		return priorityWarning
+	case "DEBUG":
+		return priorityDebug
+	}
+	return priorityInfo
 }
 
 // Marshal writes one line of JSON in which every unsafe rune is escaped.

@@ -1,0 +1,156 @@
+package notify
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	gomail "github.com/wneessen/go-mail"
+	"github.com/wneessen/go-mail/smtp"
+
+	"mailhaul/internal/auth"
+	"mailhaul/internal/dial"
+	"mailhaul/internal/history"
+	"mailhaul/internal/place"
+	"mailhaul/mail"
+)
+
+// Envelope says from whom, to whom, and where a report is handed in.
+type Envelope struct {
+	From   string // "" for the user at the server, if that is an address
+	To     []string
+	Server place.Submission
+	CAFile string // further roots, PEM
+}
+
+// Mail hands a report in: over TLS, by STARTTLS if the server is one of those,
+// verified like any server, and after a login (RFC 6409 section 4.3). No octet of
+// the login or the report is sent in clear. Errors are *mail.Error.
+func Mail(ctx context.Context, e Envelope, c auth.Credentials, m history.Message) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	msg, err := compose(e, m)
+	if err != nil {
+		return err
+	}
+	server := dial.Server{Protocol: "smtp", Host: e.Server.Host, Port: e.Server.Port, Security: e.Server.Security, CAFile: e.CAFile}
+	config, err := server.TLSConfig()
+	if err != nil {
+		return err
+	}
+	login := &saslAuth{ctx: ctx, credentials: c, host: e.Server.Host, port: e.Server.Port}
+	verify := config.VerifyConnection
+	config.VerifyConnection = func(st tls.ConnectionState) error {
+		if verify != nil {
+			if err := verify(st); err != nil {
+				return err
+			}
+		}
+		login.tls = &st // trusted, and only now
+		return nil
+	}
+	options := []gomail.Option{
+		gomail.WithPort(e.Server.Port), gomail.WithTimeout(patience / 2), gomail.WithTLSConfig(config),
+		gomail.WithTLSPolicy(gomail.TLSMandatory), gomail.WithSMTPAuthCustom(login), gomail.WithoutNoop(),
+	}
+	if e.Server.Security == dial.TLS {
+		options = append(options, gomail.WithSSL())
+	}
+	client, err := gomail.NewClient(e.Server.Host, options...)
+	if err != nil {
+		return e.failed(mail.KindConfig, err, c)
+	}
+	if err := client.DialAndSendWithContext(ctx, msg); err != nil {
+		return e.failed(kindOf(err), err, c)
+	}
+	return nil
+}
+
+func compose(e Envelope, m history.Message) (*gomail.Msg, error) {
+	from := e.From
+	if from == "" {
+		from = e.Server.User
+		if !strings.Contains(from, "@") {
+			host, err := os.Hostname()
+			if err != nil || host == "" {
+				host = "localhost"
+			}
+			from = "mailhaul@" + host
+		}
+	}
+	bad := func(err error) error {
+		return &mail.Error{Kind: mail.KindConfig, Op: "address the report", Err: err, Hint: "to and from below [notify] are mail addresses"}
+	}
+	msg := gomail.NewMsg()
+	if err := msg.From(from); err != nil {
+		return nil, bad(err)
+	}
+	if err := msg.To(e.To...); err != nil {
+		return nil, bad(err)
+	}
+	msg.Subject(m.Subject)
+	msg.SetDate()
+	msg.SetMessageID()
+	msg.SetUserAgent("mailhaul")
+	msg.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834: nobody answers it
+	msg.SetBodyString(gomail.TypeTextPlain, m.Body)
+	return msg, nil
+}
+
+func (e Envelope) failed(kind mail.Kind, err error, c auth.Credentials) error {
+	return &mail.Error{
+		Kind: kind, Op: fmt.Sprintf("mail the report by %s", e.Server.Host), Err: errors.New(c.Redact(err.Error())),
+		Hint: "the report was not delivered; it is tried again with the next run",
+	}
+}
+
+func kindOf(err error) mail.Kind {
+	var sent *gomail.SendError
+	var untrusted *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &untrusted):
+		return mail.KindAuth
+	case errors.As(err, &sent) && !sent.IsTemp():
+		return mail.KindOther
+	case mail.KindOf(err) != mail.KindOther:
+		return mail.KindOf(err)
+	}
+	return mail.KindTemporary
+}
+
+// saslAuth logs in as to any other server.
+type saslAuth struct {
+	ctx         context.Context
+	credentials auth.Credentials
+	host        string
+	port        int
+	tls         *tls.ConnectionState
+	login       auth.Login
+}
+
+// Start implements smtp.Auth.
+func (a *saslAuth) Start(server *smtp.ServerInfo) (string, []byte, error) {
+	if !server.TLS || a.tls == nil {
+		return "", nil, errors.New("no login without TLS")
+	}
+	c, _, err := a.credentials.Fresh(a.ctx, false)
+	if err != nil {
+		return "", nil, err
+	}
+	a.login, err = auth.Choose(c, auth.Offer{Mechanisms: server.Auth, TLS: a.tls, Host: a.host, Port: a.port})
+	if err != nil {
+		return "", nil, err
+	}
+	return a.login.Client.Start()
+}
+
+// Next implements smtp.Auth.
+func (a *saslAuth) Next(challenge []byte, more bool) ([]byte, error) {
+	if more {
+		return a.login.Client.Next(challenge)
+	}
+	return nil, a.login.Confirm()
+}
