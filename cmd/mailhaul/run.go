@@ -145,7 +145,7 @@ a place: see mailhaul backup --help.`,
 	}
 	a.flags.register(root)
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newBackup(a), newClean(a), newUndo(a), newUpload(a), newMigrate(a), newLogin(a), newTrust(a), newSetup(a), newVerify(a), newSize(a), newDoctor(a), newLs(a), newCat(a), newDemo(a), newSchedule(a), newVersion(a), newMan())
+	root.AddCommand(newBackup(a), newClean(a), newUndo(a), newUpload(a), newMigrate(a), newLogin(a), newTrust(a), newSetup(a), newVerify(a), newSize(a), newDoctor(a), newLs(a), newCat(a), newDemo(a), newSchedule(a), newAccount(a), newVersion(a), newMan())
 	return root
 }
 
@@ -180,7 +180,7 @@ func unknownVerb(root *cobra.Command, word string) error {
 	}
 	hint := "mailhaul --help lists the verbs"
 	if near := place.Nearest(word, names); near != "" {
-		hint = "did you mean mailhaul " + near + "?"
+		hint = "did you mean " + root.CommandPath() + " " + near + "?"
 	}
 	return usage(hint, "there is no verb %q", word)
 }

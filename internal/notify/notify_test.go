@@ -90,25 +90,27 @@ func TestMail(t *testing.T) {
 // failure tells the password.
 func TestMailRefused(t *testing.T) {
 	for name, tt := range map[string]struct {
-		server testserver.SMTP
+		server *testserver.SMTP
 		leaf   testserver.Leaf
 		c      auth.Credentials
 		change func(*Envelope)
 		kind   mail.Kind
 		err    string
 	}{
-		"no STARTTLS":     {server: testserver.SMTP{NoTLS: true}, kind: mail.KindTemporary, err: "STARTTLS"},
+		"no STARTTLS":     {server: &testserver.SMTP{NoTLS: true}, kind: mail.KindTemporary, err: "STARTTLS"},
 		"other host":      {leaf: testserver.Leaf{Hosts: []string{"other.example"}}, kind: mail.KindAuth, err: "certificate"},
-		"self-signed":     {server: testserver.SMTP{Implicit: true}, leaf: testserver.Leaf{SelfSigned: true}, kind: mail.KindAuth, err: "certificate"},
+		"self-signed":     {server: &testserver.SMTP{Implicit: true}, leaf: testserver.Leaf{SelfSigned: true}, kind: mail.KindAuth, err: "certificate"},
 		"wrong password":  {c: auth.Credentials{User: "ada@example.org", Password: "battery staple"}, kind: mail.KindTemporary, err: "535"},
 		"no password":     {c: auth.Credentials{User: "ada@example.org", Mechanism: "PLAIN"}, kind: mail.KindAuth, err: "no password"},
-		"refused":         {server: testserver.SMTP{Refuse: "554 5.7.1 no reports here"}, kind: mail.KindOther, err: "no reports here"},
+		"refused":         {server: &testserver.SMTP{Refuse: "554 5.7.1 no reports here"}, kind: mail.KindOther, err: "no reports here"},
 		"bad address":     {change: func(e *Envelope) { e.To = []string{"nobody"} }, kind: mail.KindConfig, err: "nobody"},
 		"injected header": {change: func(e *Envelope) { e.From = "a@b.c\r\nBcc: x@y.z" }, kind: mail.KindConfig, err: ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			server := &testserver.SMTP{Implicit: tt.server.Implicit, NoTLS: tt.server.NoTLS, Refuse: tt.server.Refuse}
-			s, e := serve(t, server, tt.leaf)
+			if tt.server == nil {
+				tt.server = &testserver.SMTP{}
+			}
+			s, e := serve(t, tt.server, tt.leaf)
 			c := tt.c
 			if c.User == "" {
 				c = ada
