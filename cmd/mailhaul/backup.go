@@ -48,6 +48,10 @@ proves to hold (read back, and asked about again), those of earlier runs too, ex
 flagged mail, and without asking: see mailhaul clean --help for how, and mailhaul
 undo for the way back.
 
+An account of the configuration has both: mailhaul backup ACCOUNT. --all takes every
+account, several at once; one that fails does not stop the others, and the worst exit
+code counts. What is typed goes before what the configuration says.
+
 SOURCE is imaps://USER@HOST or pop3s://USER@HOST (imap:// and pop3:// ask for
 STARTTLS and STLS). ARCHIVE is a directory; it is made as Maildir, or as mbox if
 it is written mbox:DIR on the first run.
@@ -62,6 +66,8 @@ the topmost Received line).`,
   mailhaul backup pop3s://ada@mail.example.net mbox:~/Mail --password-file ~/.mail-password
   mailhaul backup imaps://ada@example.org ~/Mail --mailbox INBOX --mailbox 'Archive/**' --newer-than 1y
   mailhaul backup imaps://ada@example.org ~/Mail -q --max-time 50m    # from cron
+  mailhaul backup home                                           # an account of the configuration
+  mailhaul backup --all -q
   mailhaul backup pop3s://ada@mail.example.net ~/Mail --delete --keep 30d
   mailhaul backup imaps://ada@example.org ~/Mail --dry-run`,
 		Args: arguments(1, 2, "a SOURCE and an ARCHIVE"),
