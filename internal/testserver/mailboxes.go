@@ -24,7 +24,7 @@ func (s *IMAP) answer(c *IMAPConn, cmd string) bool {
 		}
 	case "STATUS":
 		name := argument(rest)
-		c.Send(fmt.Sprintf("* STATUS %s (MESSAGES %d UIDNEXT %d UIDVALIDITY %s)\r\n", quote(name), len(s.Held(name)), s.uidNext(name), s.UIDValidity))
+		c.Send(fmt.Sprintf("* STATUS %s (MESSAGES %d UIDNEXT %d UIDVALIDITY %s)\r\n", quote(name), len(s.Held(name)), s.uidNext(name), s.validity()))
 	case "SELECT", "EXAMINE":
 		name := argument(rest)
 		if s.strict() && !slices.Contains(s.names(), quote(name)) {
@@ -32,7 +32,7 @@ func (s *IMAP) answer(c *IMAPConn, cmd string) bool {
 			return true
 		}
 		c.box = name
-		c.Send(fmt.Sprintf("* FLAGS (\\Seen)\r\n* %d EXISTS\r\n* OK [UIDVALIDITY %s] ok\r\n* OK [UIDNEXT %d] ok\r\n", len(s.Held(name)), s.UIDValidity, s.uidNext(name)))
+		c.Send(fmt.Sprintf("* FLAGS (\\Seen)\r\n* %d EXISTS\r\n* OK [UIDVALIDITY %s] ok\r\n* OK [UIDNEXT %d] ok\r\n", len(s.Held(name)), s.validity(), s.uidNext(name)))
 		if strings.ToUpper(verb) == "SELECT" {
 			c.Send("* OK [PERMANENTFLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft \\*)] ok\r\n")
 		}
@@ -353,7 +353,20 @@ func (s *IMAP) APPENDUID(first uint32, n int) string {
 	case !strings.Contains(s.Capabilities, "UIDPLUS") || n == 0:
 		return ""
 	case n == 1:
-		return fmt.Sprintf("[APPENDUID %s %d] ", s.UIDValidity, first)
+		return fmt.Sprintf("[APPENDUID %s %d] ", s.validity(), first)
 	}
-	return fmt.Sprintf("[APPENDUID %s %d:%d] ", s.UIDValidity, first, first+uint32(n)-1)
+	return fmt.Sprintf("[APPENDUID %s %d:%d] ", s.validity(), first, first+uint32(n)-1)
+}
+
+// Renew gives all mailboxes another UIDVALIDITY.
+func (s *IMAP) Renew(validity string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.UIDValidity = validity
+}
+
+func (s *IMAP) validity() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.UIDValidity
 }

@@ -183,6 +183,7 @@ func over(scheme string, start func(*testing.T) target) func(*testing.T) target 
 }
 
 func TestIMAP(t *testing.T) {
+	t.Parallel()
 	three := letters(3)
 	m2 := testserver.IMAPMessage{UID: 2, Octets: letter(2), Flags: `\Seen`}
 	meta := m2.Meta()

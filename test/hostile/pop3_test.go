@@ -116,6 +116,7 @@ var (
 )
 
 func TestPOP3(t *testing.T) {
+	t.Parallel()
 	three, five := letters(3), letters(5)
 	long := strings.Repeat("u", 200)
 	stuffed := "Subject: forged\r\n\r\nbefore\r\n.\r\n+OK deleted\r\n+OK bye\r\nSubject: not a message\r\n\r\nafter\r\n"

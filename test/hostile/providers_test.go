@@ -25,6 +25,7 @@ func once(verb, what string, f func(c *testserver.IMAPConn)) func(*testserver.IM
 
 // TestProviders plays the manners of providers that docs/quirks.md tells of.
 func TestProviders(t *testing.T) {
+	t.Parallel()
 	three := letters(3)
 	var times atomic.Int32
 	for _, a := range []attack{

@@ -53,6 +53,7 @@ func stored(s *testserver.IMAP, octets []string) string {
 const syncing = "IMAP4rev1 SASL-IR AUTH=PLAIN UIDPLUS"
 
 func TestUpload(t *testing.T) {
+	t.Parallel()
 	var n atomic.Int32
 	for _, c := range []sending{
 		{name: "good"},
