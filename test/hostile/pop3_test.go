@@ -242,7 +242,7 @@ func TestPOP3(t *testing.T) {
 			if cmd != "RETR 2" && !strings.HasPrefix(cmd, "TOP 2") {
 				return false
 			}
-			write(c, "+OK\r\n"+strings.Replace(letter(2), "letter 2", "letter 2"+strings.Repeat("+", int(times.Add(1))), 1)+".\r\n")
+			write(c, "+OK\r\n"+strings.Replace(letter(2), "letter 2", "letter 2"+strings.Repeat("+", 20+int(times.Add(1))), 1)+".\r\n")
 			return true
 		}}), held: 3, exit: 3, left: 1, altered: 2},
 		{name: "18 other octets of the same length each time", start: pop3(three, testserver.POP3Faults{Answer: func(c net.Conn, _ int, cmd string) bool {
