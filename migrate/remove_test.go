@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"maps"
 	"os"
 	"path/filepath"
@@ -34,6 +35,7 @@ type pair struct {
 	pop3     bool
 	now      time.Time // of the ledger and the engine: each run a minute later
 	mapping  upload.Mapping
+	lie      *liar // what the source says instead
 }
 
 func newPair(t *testing.T, from, to dovecot.Options) *pair {
@@ -61,6 +63,10 @@ func (p *pair) open() (src, copies clean.Source, d upload.Destination) {
 		s = fetchpop3.New(fetchpop3.Config{Server: server(p.from, p.from.POP3), Credentials: credentials})
 	}
 	p.t.Cleanup(func() { _ = errors.Join(at.Close(), dest.Close(), s.Close()) })
+	if p.lie != nil {
+		p.lie.Source = s.(*fetchimap.Source)
+		return p.lie, at, dest
+	}
 	return s.(clean.Source), at, dest
 }
 
@@ -291,5 +297,98 @@ func TestDeleteExtraConcludesNothing(t *testing.T) {
 			}
 			p.count(p.to, "Box", 6)
 		})
+	}
+}
+
+// liar is a source that tells less than it has.
+type liar struct {
+	*fetchimap.Source
+	mailbox func(mb *mail.Mailbox) (shown bool)
+	list    func(n int) (shown bool, err error) // of the n-th message
+}
+
+func (l *liar) Mailboxes(ctx context.Context) ([]mail.Mailbox, error) {
+	all, err := l.Source.Mailboxes(ctx)
+	var shown []mail.Mailbox
+	for _, mb := range all {
+		if l.mailbox == nil || l.mailbox(&mb) {
+			shown = append(shown, mb)
+		}
+	}
+	return shown, err
+}
+
+func (l *liar) List(ctx context.Context, mb mail.Mailbox) iter.Seq2[mail.Info, error] {
+	return func(yield func(mail.Info, error) bool) {
+		n := 0
+		for in, err := range l.Source.List(ctx, mb) {
+			n++
+			shown := true
+			if err == nil && l.list != nil {
+				shown, err = l.list(n)
+			}
+			if shown && !yield(in, err) {
+				return
+			}
+		}
+	}
+}
+
+// Changes would tell the truth.
+func (l *liar) Changes(context.Context, mail.Mailbox, string) ([]mail.Info, int64, bool, error) {
+	return nil, 0, false, nil
+}
+
+// A source that lies once, that never gives a whole listing, or that loses a mailbox
+// for a while, removes nothing.
+func TestDeleteExtraFromLyingSources(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, dovecot.Options{}, dovecot.Options{})
+	fill(t, p.from, "Box", many(0, 12)...)
+	p.pass(migrate.RemoveExtra, nil)
+	nothing := func(when string) {
+		t.Helper()
+		if _, res, err := p.pass(migrate.RemoveExtra, nil); err != nil || res.Deleted != 0 {
+			t.Errorf("%s: %v %+v", when, err, res)
+		}
+		p.count(p.to, "Box", 12)
+	}
+	touch := func(n int) { fill(t, p.from, "INBOX", message(n, "other")) } // so that no state is as it was
+	half := func(n int) (bool, error) { return n > 6, nil }
+	for i := range 3 { // lies, and takes it back
+		touch(100 + i)
+		p.do(p.from.Store("ada", "Box", "1", "+FLAGS", fmt.Sprint("k", i)))
+		p.lie = &liar{list: half}
+		nothing("half a listing")
+		p.lie = nil
+		p.do(p.from.Store("ada", "Box", "1", "-FLAGS", fmt.Sprint("k", i)))
+		nothing("a whole listing")
+	}
+	p.lie = &liar{mailbox: func(mb *mail.Mailbox) bool { return mb.Name != "Box" }}
+	for range 3 {
+		nothing("the mailbox is not listed")
+	}
+	p.lie = &liar{mailbox: func(mb *mail.Mailbox) bool { mb.State = ""; return true }, list: func(n int) (bool, error) {
+		if n > 3 {
+			return true, &mail.Error{Kind: mail.KindPartial, Err: errors.New("broke off")}
+		}
+		return false, nil
+	}}
+	for range 3 {
+		p.now = p.now.Add(time.Minute)
+		src, copies, d := p.open()
+		res, err := migrate.Run(t.Context(), migrate.Options{
+			Source: src.(fetch.Source), Destination: d, Ledger: p.l, Parallel: 1, Dir: t.TempDir(), Now: func() time.Time { return p.now },
+		})
+		if err == nil || slices.ContainsFunc(res.Complete, func(mb mail.Mailbox) bool { return mb.Name == "Box" }) {
+			t.Errorf("an incomplete listing: %v, complete are %v", err, res.Complete)
+		}
+		got, err := migrate.RemoveExtra(t.Context(), migrate.RemoveOptions{
+			Source: src, Copies: copies, Account: migrate.AccountOf(d.Account()), Ledger: p.l, Dir: t.TempDir(), Listed: res.Complete, Began: res.Began,
+		})
+		if err != nil || got.Deleted != 0 {
+			t.Errorf("an incomplete listing: %v %+v", err, got)
+		}
+		p.count(p.to, "Box", 12)
 	}
 }
