@@ -83,6 +83,9 @@ func New(cfg Config) *Source {
 	if cfg.MaxMessage <= 0 {
 		cfg.MaxMessage = 4 << 30
 	}
+	if cfg.MaxMessage <= 0 {
+		cfg.MaxMessage = 4 << 30
+	}
 	if cfg.Pause <= 0 {
 		cfg.Pause = time.Second
 	}
