@@ -83,9 +83,6 @@ func New(cfg Config) *Source {
 	if cfg.MaxMessage <= 0 {
 		cfg.MaxMessage = 4 << 30
 	}
-	if cfg.MaxMessage <= 0 {
-		cfg.MaxMessage = 4 << 30
-	}
 	if cfg.Pause <= 0 {
 		cfg.Pause = time.Second
 	}
