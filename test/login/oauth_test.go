@@ -74,7 +74,7 @@ passdb {
 }
 `})
 	for _, s := range servers(d)[:2] {
-		for _, mech := range []string{"", "oauthbearer", "xoauth2"} {
+		for _, mech := range []string{"", "xoauth2"} {
 			c := auth.Credentials{User: oauthUser, Tokens: tokens, Mechanism: mech}
 			if mech == "" {
 				mech = "OAUTHBEARER"
@@ -88,6 +88,9 @@ passdb {
 			bad(t, s, seen, strings.ToUpper(mech), err, "access-")
 			if o.Refreshes() != before+1 {
 				t.Errorf("%s %s: %d refreshes", name(s), mech, o.Refreshes()-before)
+			}
+			if c.Mechanism != "" {
+				continue // a refusal takes Dovecot half a second
 			}
 			c.User = "grace" // the token is ada's
 			if _, err := logIn(t, s, c); mail.KindOf(err) != mail.KindAuth {
