@@ -36,6 +36,7 @@ type Archive struct {
 
 	fate  map[int64]Need
 	known map[int64]mail.Digest // what the other side is known to have made of messages
+	let   map[string]bool       // mailbox and UID there of messages whose removal from the archive was accepted
 }
 
 // Account returns the archive's path.
@@ -56,10 +57,17 @@ func (a *Archive) Mailboxes(ctx context.Context) ([]mail.Mailbox, error) {
 
 // readFates learns from the claims which messages need not be at the other side.
 func (a *Archive) readFates(ctx context.Context) error {
-	a.fate, a.known = make(map[int64]Need), make(map[int64]mail.Digest)
+	a.fate, a.known, a.let = make(map[int64]Need), make(map[int64]mail.Digest), make(map[string]bool)
+	here, err := a.ids(ctx)
+	if err != nil {
+		return err
+	}
 	for _, account := range a.Accounts {
 		for _, box := range a.Boxes {
 			err := a.Ledger.Claims(ctx, account, box, func(c mail.Claim) error {
+				if _, ok := here[c.Message]; !ok && c.Gone.IsZero() {
+					a.let[box+"\x00"+c.UID] = true
+				}
 				need := Needed
 				switch {
 				case c.Gone.IsZero():
@@ -88,6 +96,25 @@ func (a *Archive) readFates(ctx context.Context) error {
 	}
 	return nil
 }
+
+// ids returns the ledger's messages.
+func (a *Archive) ids(ctx context.Context) (map[int64]struct{}, error) {
+	names, err := a.Ledger.Mailboxes(ctx)
+	ids := make(map[int64]struct{})
+	for _, name := range names {
+		if err == nil {
+			err = a.Ledger.Messages(ctx, name, func(h mail.Held) error {
+				ids[h.Message] = struct{}{}
+				return nil
+			})
+		}
+	}
+	return ids, err
+}
+
+// letGo tells whether the archive had a message of the other side, and a person
+// wanted it removed or changed.
+func (a *Archive) letGo(mailbox, uid string) bool { return a.let[mailbox+"\x00"+uid] }
 
 // altered returns the digest of what the other side made of a message, if that was
 // recorded when it was sent.

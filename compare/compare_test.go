@@ -323,6 +323,17 @@ func TestArchive(t *testing.T) {
 	}
 }
 
+func TestAcceptedRemovals(t *testing.T) {
+	l := archiveOf(one)
+	l.claims["imap:a@r"] = []mail.Claim{{Message: 1, UID: "1"}, {Message: 77, UID: "2"}}
+	a := &Archive{Ledger: l, Open: l.open, Path: "/archive", Accounts: []string{"imap:a@r"}, Boxes: []string{"INBOX"}, Source: true}
+	res, found := run(t, Options{Left: a, Right: Server(&account{key: "imap:a@r", boxes: []box{{"INBOX", msgs(one, two, three)}}}), Both: true})
+	want := []string{"unarchived INBOX/3 three", "extra INBOX/2 two removed from the archive or changed there, and accepted"}
+	if d := cmp.Diff(want, found); d != "" || res.Unarchived != 1 || res.Extra != 1 {
+		t.Error(d, res.Counts)
+	}
+}
+
 func TestAlteredOnRecord(t *testing.T) {
 	l := archiveOf(one, two)
 	made := "From: a@x.example\nSubject: wrapped\n\nquite another text\n"

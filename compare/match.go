@@ -179,6 +179,7 @@ func (c *comparison) keep(m *Mailbox, l, r *list) {
 // recorder is a Side that knows what the other one made of its messages.
 type recorder interface {
 	altered(uid string) (mail.Digest, bool)
+	letGo(mailbox, uid string) bool
 }
 
 // onRecord pairs what was found to be altered when it was sent.
@@ -347,6 +348,9 @@ func (c *comparison) lacking(o *leftover, elsewhere bool, j int) {
 func (c *comparison) surplus(o *leftover, wanted bool) {
 	m := &c.res.Mailboxes[o.pair]
 	p := pending{Finding: finding(Extra, o.ref(c.Right.Account()), &o.item), side: c.Right, mailbox: o.mailbox, want: o.item.want}
+	if rec, ok := c.Left.(recorder); ok && rec.letGo(o.mailbox.Name, o.item.want.UID) {
+		p.What, wanted = "removed from the archive or changed there, and accepted", false
+	}
 	if wanted {
 		p.Kind = Unarchived
 		m.Unarchived++

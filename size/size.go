@@ -49,7 +49,6 @@ type Sizes struct {
 // message is what is counted of one.
 type message struct {
 	mailbox string
-	sender  string // address
 	size    int64
 	date    time.Time
 	flagged bool

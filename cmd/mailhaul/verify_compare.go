@@ -35,6 +35,7 @@ type verifying struct {
 	s         *ui.Compared
 	label     string
 	notes     int
+	hinted    map[compare.Kind]bool
 	secrets   map[string]auth.Credentials
 }
 
@@ -301,6 +302,9 @@ func (w *verifying) found(f compare.Finding) {
 		d.Reason = "at " + right + " in " + f.Other.Mailbox
 	case compare.Extra:
 		d.Reason = "only at " + right
+		if f.What != "" {
+			d.Reason += ": " + f.What
+		}
 	}
 	ref := f.Ref
 	if w.s.Archive != "" && ref.Account == w.s.Archive { // its numbers are the ledger's own
@@ -312,6 +316,13 @@ func (w *verifying) found(f compare.Finding) {
 			return
 		}
 	}
+	if w.hinted[f.Kind] && !w.a.flags.json { // once is enough for a person
+		d.Hint = ""
+	}
+	if w.hinted == nil {
+		w.hinted = make(map[compare.Kind]bool)
+	}
+	w.hinted[f.Kind] = true
 	w.a.ui.Difference(ref, d)
 }
 

@@ -154,7 +154,7 @@ p{margin:.3rem 0}
 table{border-collapse:collapse;width:100%;font-size:.9rem}
 th,td{padding:.3rem .6rem .3rem 0;text-align:left;border-bottom:1px solid var(--line);vertical-align:top}
 th{color:var(--dim);font-weight:600;white-space:nowrap}
-td{overflow-wrap:anywhere;min-width:4rem}
+td{overflow-wrap:anywhere;min-width:5.6rem}
 .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 tr.bad td{color:var(--r)}
 @media (max-width:34rem){.bar{grid-template-columns:1fr auto}.bar svg{grid-column:1/3;grid-row:2}}
