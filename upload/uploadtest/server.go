@@ -201,7 +201,7 @@ func (s *Server) Append(ctx context.Context, box upload.Box, msgs []upload.Messa
 	var answers []upload.Answer
 	size := 1
 	if s.Group {
-		size = len(msgs)
+		size = max(1, len(msgs))
 	}
 	for part := range slices.Chunk(msgs, size) {
 		if err := ctx.Err(); err != nil {
