@@ -138,7 +138,7 @@ func (r *reader) fill(user string) {
 		return
 	}
 	r.filled[user] = true
-	for i, mailbox := range []string{"INBOX", "Archive/2023", "Sent"} {
+	for i, mailbox := range []string{"INBOX", "Archive/2023", "Sent", "Junk", "Trash"} {
 		var list []dovecot.Message
 		for k := range 24 {
 			m := corpus.Generate(corpus.Small, 100*i+k)
