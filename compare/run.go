@@ -302,6 +302,10 @@ func (c *comparison) read(ctx context.Context, l *list) error {
 	})
 }
 
+// atOnce is how many messages a side is asked for in one call: enough for several
+// connections, few enough to keep the bookkeeping small.
+const atOnce = 20_000
+
 // look looks at items, mailbox by mailbox, and notes what could not be read.
 func (c *comparison) look(ctx context.Context, l *list, ids []int, depth Depth, take func(i int, k Look)) error {
 	slices.SortStableFunc(ids, func(a, b int) int { return cmp.Compare(l.items[a].box, l.items[b].box) })
@@ -311,8 +315,10 @@ func (c *comparison) look(ctx context.Context, l *list, ids []int, depth Depth, 
 		for n < len(ids) && l.items[ids[n]].box == box {
 			n++
 		}
-		if err := c.lookIn(ctx, l, l.boxes[box], ids[:n], depth, take); err != nil {
-			return err
+		for part := range slices.Chunk(ids[:n], atOnce) {
+			if err := c.lookIn(ctx, l, l.boxes[box], part, depth, take); err != nil {
+				return err
+			}
 		}
 		ids = ids[n:]
 	}
