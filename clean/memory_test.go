@@ -39,7 +39,7 @@ func (c *crowd) List(context.Context, mail.Mailbox) iter.Seq2[mail.Info, error] 
 
 // A plan takes little memory for each message.
 func TestMemoryOfAPlan(t *testing.T) {
-	const n = 30_000
+	const n = 12_000
 	w := newWorld(t)
 	c := &crowd{server: w.s, n: n}
 	_, sums := mail.CanonicalInPlace([]byte("Subject: x\r\n\r\n" + strings.Repeat("x", 100) + "\r\n"))
