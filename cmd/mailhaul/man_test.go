@@ -21,7 +21,11 @@ func TestManuals(t *testing.T) {
 		t.Fatal(err)
 	}
 	pages := 1
+	var verbs []*cobra.Command
 	for _, verb := range root.Commands() {
+		verbs = append(append(verbs, verb), verb.Commands()...)
+	}
+	for _, verb := range verbs {
 		if !hasManual(verb) {
 			continue
 		}
