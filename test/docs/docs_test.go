@@ -50,6 +50,7 @@ var untried = map[string]string{
 
 // ends are commands that end with another code than 0, and why.
 var ends = []end{
+	{regexp.MustCompile(`^mailhaul clean .*--larger 100K$`), 0}, // the mail here is smaller: nothing to ask
 	{regexp.MustCompile(`^mailhaul clean (?:.*[^\w-])?(?:--yes|--dry-run|-n)\b`), 0},
 	{regexp.MustCompile(`^mailhaul clean `), 1}, // asks, and here is nobody to answer
 }
