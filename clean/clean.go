@@ -89,8 +89,10 @@ type Options struct {
 	// Confirm sees the plan before anything is deleted; an error ends the run.
 	Confirm func(*Plan) error
 	DryRun  bool
-	Notify  mail.Notify
-	Now     func() time.Time // nil means time.Now
+	// Copies says of a dry run that what the archive lacks would be copied first.
+	Copies bool
+	Notify mail.Notify
+	Now    func() time.Time // nil means time.Now
 }
 
 // Result is what a run did.

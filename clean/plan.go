@@ -185,7 +185,9 @@ func (p *planner) mailbox(ctx context.Context, mb mail.Mailbox) (*MailboxPlan, e
 			mp.doom = append(mp.doom, c)
 		}
 	}
-	mp.keepTwins(open)
+	if !p.Copies {
+		mp.keepTwins(open)
+	}
 	if err := p.ignored(ctx, mp, unclaimed); err != nil || p.DryRun {
 		return mp, err
 	}

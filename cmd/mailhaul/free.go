@@ -163,7 +163,7 @@ func (f *freeing) run(ctx context.Context) error {
 	}
 	res, err := clean.Run(ctx, clean.Options{
 		Source: f.src, Archive: f.vault.Archive, Ledger: f.vault.Ledger, Selection: selection,
-		Mode: mail.ModeExpunge, Rule: "backup " + f.flags.rule.String(), DryRun: f.dryRun,
+		Mode: mail.ModeExpunge, Rule: "backup " + f.flags.rule.String(), DryRun: f.dryRun, Copies: f.dryRun,
 		Confirm: f.flags.ceiling.check,
 		Notify: func(e mail.Event) {
 			if e.Kind == mail.EventFailed || e.Kind == mail.EventWarning {
