@@ -2,9 +2,12 @@ package fetch
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -442,7 +445,9 @@ func (p *pipeline) commit() {
 	}
 }
 
-// archived joins receipts with what was noted when their messages were written.
+// archived joins receipts with what was noted when their messages were written, in
+// the order of the server, not in that of the writers: it is the order in which upload
+// sends them.
 func (p *pipeline) archived(receipts []mail.Receipt) []mail.Archived {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -453,6 +458,10 @@ func (p *pipeline) archived(receipts []mail.Receipt) []mail.Archived {
 		delete(p.notes, key)
 		out = append(out, mail.Archived{Receipt: rc, UID: n.uid, Suspicious: n.suspicious})
 	}
+	slices.SortStableFunc(out, func(a, b mail.Archived) int {
+		x, y := a.Receipt.Info, b.Receipt.Info
+		return cmp.Or(strings.Compare(x.Ref.Mailbox, y.Ref.Mailbox), cmp.Compare(x.Seq, y.Seq))
+	})
 	return out
 }
 

@@ -30,8 +30,9 @@ func TestCleanAsks(t *testing.T) {
 			meanwhile: func(user string) error { return s.Store(user, "INBOX", "5,1", "+FLAGS", `\Deleted`) }},
 		{name: "expunged", scheme: "imaps", answer: "y\n", left: 2, says: "no longer at the server",
 			meanwhile: func(user string) error { return s.Expunge(user, "INBOX", "5") }},
-		{name: "expunged, POP3", scheme: "pop3s", answer: "y\n", left: 2, meanwhile: func(user string) error { return s.Expunge(user, "INBOX", "5") }},
-		{name: "new UIDVALIDITY", scheme: "imaps", answer: "y\n", left: 6, says: "UIDVALIDITY",
+		{name: "expunged, POP3", scheme: "pop3s", answer: "y\n", code: 3, left: 2, says: "does not show it again",
+			meanwhile: func(user string) error { return s.Expunge(user, "INBOX", "5") }},
+		{name: "new UIDVALIDITY", scheme: "imaps", answer: "y\n", code: 3, left: 6, says: "UIDVALIDITY",
 			meanwhile: func(user string) error { return s.SetUIDValidity(user, "INBOX", 4711) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -3,6 +3,7 @@
 package hostile
 
 import (
+	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -157,27 +158,30 @@ func (h *history) verb(args ...string) {
 	ctx, cancel := context.WithTimeout(context.Background(), hangs)
 	defer cancel()
 	cmd := h.user.Command(ctx, args...)
-	switch h.random.IntN(4) {
-	case 0:
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	dice := h.random.IntN(4)
+	if dice == 0 {
 		how = "cut"
 		h.cut.Store(1 + h.random.Int32N(12))
-	case 1:
+	}
+	if err := cmd.Start(); err != nil {
+		h.t.Fatal(err)
+	}
+	if dice == 1 {
 		how = "killed"
-		timer := time.AfterFunc(time.Duration(h.random.ExpFloat64()*float64(40*time.Millisecond)), func() {
-			if cmd.Process != nil {
-				_ = cmd.Process.Kill() // it may have ended
-			}
-		})
+		after := time.Duration(h.random.ExpFloat64() * float64(40*time.Millisecond))
+		timer := time.AfterFunc(after, func() { _ = cmd.Process.Kill() }) // it may have ended
 		defer timer.Stop()
 	}
-	out, _ := cmd.CombinedOutput()
+	_ = cmd.Wait() // the exit code tells
 	h.cut.Store(0)
 	code := cmd.ProcessState.ExitCode()
 	h.tell("%s %s: %d", args[0], how, code)
 	switch {
 	case code == 0, code == 3, code == 75, code == -1 && how == "killed", code == 64 && len(h.archived()) == 0:
 	default:
-		h.t.Errorf("%s %s: exit %d: %s", args[0], how, code, out)
+		h.t.Errorf("%s %s: exit %d: %s", args[0], how, code, out.Bytes())
 	}
 }
 
