@@ -52,7 +52,7 @@ func (l *large) Fetch(_ context.Context, _ mail.Mailbox, wants []mail.Want, deli
 
 // 100,000 messages on either side, ten of which the other lacks.
 func TestMemory(t *testing.T) {
-	const n, most = 100_000, 36 << 20
+	const n, most = 100_000, 48 << 20
 	var before, now runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)

@@ -21,10 +21,11 @@ func directory(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 		return uint16(n)
 	}
+	imap, pop3 := port("IMAPPORT"), port("POP3PORT")
 	d := &testserver.DNS{SRV: map[string][]testserver.SRV{
-		"_imaps._tcp.example.org": {{Port: port("IMAPPORT"), Target: "localhost"}},
-		"_pop3s._tcp.example.org": {{Port: port("POP3PORT"), Target: "localhost"}},
-		"_imaps._tcp.localhost":   {{Port: port("IMAPPORT"), Target: "localhost"}},
+		"_imaps._tcp.example.org": {{Port: imap, Target: "localhost"}},
+		"_pop3s._tcp.example.org": {{Port: pop3, Target: "localhost"}},
+		"_imaps._tcp.localhost":   {{Port: imap, Target: "localhost"}},
 	}, MX: map[string][]string{"school.example": {"school-example.mail.protection.outlook.com"}}}
 	ts.Check(d.Start())
 	ts.Defer(func() { ts.Check(d.Close()) })
@@ -45,7 +46,7 @@ func directory(ts *testscript.TestScript, neg bool, args []string) {
 		fmt.Fprintf(w, `<clientConfig version="1.1"><emailProvider id="example.org">
 <incomingServer type="imap"><hostname>localhost</hostname><port>%d</port><socketType>SSL</socketType><username>%%EMAILADDRESS%%</username></incomingServer>
 <incomingServer type="pop3"><hostname>localhost</hostname><port>%d</port><socketType>SSL</socketType><username>%%EMAILADDRESS%%</username></incomingServer>
-</emailProvider></clientConfig>`, port("IMAPPORT"), port("POP3PORT"))
+</emailProvider></clientConfig>`, imap, pop3)
 	})}
 	go func() { _ = web.Serve(ln) }()
 	ts.Defer(func() { ts.Check(web.Close()) })
