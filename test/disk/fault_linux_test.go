@@ -21,7 +21,7 @@ func TestSystemCallsFail(t *testing.T) {
 	a := newAccount(t, 24)
 	trial := []string{"strace", "-f", "-qq", "-o", join(t.TempDir(), "trace"), "-e", "trace=fsync"}
 	if r := a.wrapped(trial, "version"); r.code != 0 {
-		t.Skipf("no tracing here: exit %d: %s", r.code, r.text)
+		skip(t, "no tracing here: exit %d: %s", r.code, r.text)
 	}
 	faults := []string{
 		"fsync:error=EIO", "fdatasync:error=EIO", "pwrite64:error=ENOSPC", "renameat:error=EIO",

@@ -50,10 +50,16 @@ func need(t *testing.T, program string) {
 	if _, err := exec.LookPath(program); err == nil {
 		return
 	}
+	skip(t, "%s is not installed", program)
+}
+
+// skip skips what this machine cannot do, or fails where nothing may be skipped.
+func skip(t *testing.T, format string, args ...any) {
+	t.Helper()
 	if os.Getenv("MAILHAUL_TEST_REQUIRE") == "1" {
-		t.Fatalf("%s is not installed", program)
+		t.Fatalf(format, args...)
 	}
-	t.Skipf("%s is not installed", program)
+	t.Skipf(format, args...)
 }
 
 func needRoot(t *testing.T) {

@@ -74,7 +74,7 @@ func newDisk(t *testing.T, kind string) *disk {
 		command(t, "mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", d.image)
 	}
 	if out, err := exec.Command("mount", "-o", "loop", d.image, d.mount).CombinedOutput(); err != nil {
-		t.Skipf("no loop devices here: %v: %s", err, out)
+		skip(t, "no loop devices here: %v: %s", err, out)
 	}
 	t.Cleanup(func() { command(t, "umount", d.mount) })
 	return d
