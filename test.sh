@@ -49,15 +49,6 @@ check_format() {
 	[ -z "$files" ] || { printf 'not formatted by gofmt:\n%s\n' "$files"; return 1; }
 }
 
-fuzz() {
-	local dir target
-	grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -r -n1 dirname | sort -u | while read -r dir; do
-		go test -list '^Fuzz' "$dir" | grep '^Fuzz' | while read -r target; do
-			go test -run '^$' -fuzz "^$target\$" -fuzztime "${MAILHAUL_FUZZTIME:-3s}" "$dir" </dev/null | tail -n 2
-		done
-	done
-}
-
 mode=${1:-all}
 export PATH="$PATH:/usr/sbin:/sbin"
 install_missing
@@ -79,7 +70,7 @@ if [ "$mode" = all ]; then
 	step package
 	packaging/check
 	step fuzz
-	fuzz
+	test/fuzz.sh "${MAILHAUL_FUZZTIME:-10s}"
 fi
 step go test
 go test -race -shuffle=on -timeout 15m ./...
