@@ -17,11 +17,13 @@ import (
 	"mailhaul/mail"
 )
 
-// Bounds of the pipeline. Memory for messages is inMemory in all; what is written
-// and not yet synced is atRisk at most, in octets and in time.
+// Bounds of the pipeline. Memory for messages is inMemory in all, shared between
+// runs (Options.Share); what is written and not yet synced is atRisk at most, in octets
+// and in time.
 const (
 	smallMessage = 1 << 20  // octets; larger ones go past memory into the archive
-	inMemory     = 16 << 20 // octets of messages held in memory
+	inMemory     = 16 << 20 // octets of messages held in memory,
+	leastMemory  = 2 << 20  // but so many of a run that shares it with many: more than a small message
 	atRisk       = 64 << 20 // octets written and not yet synced
 	groupOctets  = 8 << 20  // a group is committed when it has so many octets,
 	groupCount   = 1000     // or so many messages,
@@ -75,7 +77,7 @@ func newPipeline(ctx context.Context, o Options, cancel context.CancelCauseFunc)
 	p := &pipeline{
 		Options: o, ctx: context.WithoutCancel(ctx), cancel: cancel,
 		jobs: make(chan job, 2*writers), done: make(chan struct{}),
-		memory: semaphore.NewWeighted(inMemory), risk: semaphore.NewWeighted(atRisk),
+		memory: semaphore.NewWeighted(o.memory()), risk: semaphore.NewWeighted(atRisk),
 		kick: make(chan struct{}, 1), ended: make(chan struct{}),
 		notes: make(map[string]note), byMailbox: make(map[string]*Counts),
 	}
@@ -86,6 +88,12 @@ func newPipeline(ctx context.Context, o Options, cancel context.CancelCauseFunc)
 	go func() { wg.Wait(); close(p.done) }()
 	go p.commitLoop()
 	return p
+}
+
+// memory is a run's share of the memory for messages. Shares are apart, so that a
+// server that stalls in the middle of a message holds up nobody else.
+func (o Options) memory() int64 {
+	return max(inMemory/int64(max(o.Share, 1)), leastMemory)
 }
 
 // finish writes and commits what was taken, and ends all goroutines. No take may

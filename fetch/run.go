@@ -59,7 +59,9 @@ type Options struct {
 	Limit    int
 	Parallel int // mailboxes at once; at least 1
 	// Group is how many messages are committed together at most; 0 means 1000.
-	Group  int
+	Group int
+	// Share is how many runs of the process share the memory for messages; 0 means 1.
+	Share  int
 	Notify mail.Notify
 	Now    func() time.Time // nil means time.Now
 }

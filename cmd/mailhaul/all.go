@@ -55,6 +55,7 @@ func (a *app) every(cmd *cobra.Command, atOnce func(*config.File) int) error {
 	n := min(atOnce(f), len(f.Accounts))
 	e.slots = semaphore.NewWeighted(int64(n))
 	e.alone = n == 1
+	a.shared.atOnce = n
 	e.prepare()
 	var wg sync.WaitGroup
 	for i, ac := range f.Accounts {

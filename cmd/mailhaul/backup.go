@@ -174,7 +174,7 @@ func (a *app) copyFrom(ctx context.Context, server dial.Server, c auth.Credentia
 	defer func() { err = errors.Join(err, src.Close()) }()
 	selectMailboxes(src, selection)
 	s.Source, s.Archive = src.Account(), absolute(dest.Dir)
-	opts := fetch.Options{Source: src, Selection: selection, DryRun: o.dryRun, Parallel: parallel(server, o.connections)}
+	opts := fetch.Options{Source: src, Selection: selection, DryRun: o.dryRun, Parallel: parallel(server, o.connections), Share: a.shared.atOnce}
 	return a.copyInto(ctx, opts, dest, o, s)
 }
 

@@ -19,6 +19,7 @@ type shared struct {
 	configured sync.Once
 	file       *config.File
 	err        error
+	atOnce     int // accounts; 0 for one
 
 	mu       sync.Mutex
 	runs     []*ui.Run   // being shown
