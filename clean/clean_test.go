@@ -542,6 +542,24 @@ func TestNewUIDValidityDeletesNothing(t *testing.T) {
 	w.left("1")
 }
 
+func TestMailboxWithoutUIDsIsLacking(t *testing.T) {
+	w := newWorld(t)
+	w.put("1", 100)
+	w.put("2", 10)
+	w.s.validity = 0
+	for _, m := range w.s.messages {
+		m.uid = ""
+	}
+	res, err := clean.Run(context.Background(), w.options())
+	if mail.KindOf(err) != mail.KindLacking || mail.HintOf(err) == "" || res.Stayed[clean.WhyNoUID] != 1 || w.s.batches != 0 {
+		t.Errorf("%+v %v, %d orders", res, err, w.s.batches)
+	}
+	w.left("", "")
+	o := w.options()
+	o.Selection.Before = day.AddDate(0, 0, -1000) // the rule selects nothing
+	w.run(o)
+}
+
 func TestUnknownMailbox(t *testing.T) {
 	w := newWorld(t)
 	o := w.options()

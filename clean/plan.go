@@ -30,7 +30,7 @@ const (
 
 // Plan is what would go and what would stay.
 type Plan struct {
-	unread []error // mailboxes that the server does not show
+	unread []error // mailboxes that the server does not show, or in a way that nothing there can go
 
 	Account   string
 	Mode      string
@@ -47,9 +47,10 @@ type MailboxPlan struct {
 	Why            map[string]int64 // of Stay: only what the rule selects
 	Oldest, Newest time.Time        // of Go
 
-	mb   mail.Mailbox
-	doom []candidate
-	open map[int64][]int64 // intents of earlier runs that are open, by claim
+	mb       mail.Mailbox
+	nameless bool // none of its messages has a UID
+	doom     []candidate
+	open     map[int64][]int64 // intents of earlier runs that are open, by claim
 }
 
 // Sum is a number of messages and their octets as the server lists them.
@@ -133,6 +134,9 @@ func makePlan(ctx context.Context, o Options, mode string) (*Plan, error) {
 		if err != nil {
 			return nil, err
 		}
+		if mp.nameless {
+			plan.unread = append(plan.unread, p.nameless(mp))
+		}
 		plan.Mailboxes = append(plan.Mailboxes, *mp)
 	}
 	slices.SortFunc(plan.Mailboxes, func(a, b MailboxPlan) int { return strings.Compare(a.Name, b.Name) })
@@ -162,12 +166,14 @@ func (p *planner) mailbox(ctx context.Context, mb mail.Mailbox) (*MailboxPlan, e
 	mp := &MailboxPlan{Name: mb.Name, Why: make(map[string]int64), mb: mb}
 	unclaimed := make(map[string]bool) // UIDLs
 	open := make(map[int64]bool)       // sizes of what is not archived
+	named := false                     // some message has a UID or UIDL
 	for in, err := range p.Source.List(ctx, mb) {
 		if err != nil {
 			return nil, err
 		}
 		mp.Messages++
 		mp.mb.UIDValidity = in.Ref.UIDValidity
+		named = named || in.Ref.UID != ""
 		if !k.holds(in) {
 			open[in.Size] = true
 		}
@@ -185,6 +191,7 @@ func (p *planner) mailbox(ctx context.Context, mb mail.Mailbox) (*MailboxPlan, e
 			mp.doom = append(mp.doom, c)
 		}
 	}
+	mp.nameless = !named && mp.Why[WhyNoUID] > 0
 	if !p.Copies {
 		mp.keepTwins(open)
 	}
@@ -193,6 +200,15 @@ func (p *planner) mailbox(ctx context.Context, mb mail.Mailbox) (*MailboxPlan, e
 	}
 	mp.open, err = k.settle(ctx, p.Ledger)
 	return mp, err
+}
+
+// nameless says that nothing can be deleted in a mailbox.
+func (p *planner) nameless(m *MailboxPlan) error {
+	return &mail.Error{
+		Kind: mail.KindLacking, Ref: mail.Ref{Account: p.Source.Account(), Mailbox: m.Name}, Op: "delete messages",
+		Err:  errors.New("the server gives the messages no UIDs that last, so they cannot be told apart with certainty"),
+		Hint: "nothing was deleted there; clean the account over POP3 if the server has it",
+	}
 }
 
 // ignored finds messages that were deleted over POP3 and are there again.

@@ -3,8 +3,9 @@
 // round that every message ever delivered is in the archive exactly once.
 //
 //	go run ./test/soak -kills 5000 -seed 1
+//	go run ./test/soak -kills 1000000 -for 20m -workers 20 -pace 1s -seed 1
 //
-// The variants are both protocols by both formats, by backup alone, with clean
+// The second works on twenty accounts at once for twenty minutes. The variants are both protocols by both formats, by backup alone, with clean
 // behind it, by backup --delete, with upload behind it, and by migrate. Where mail
 // is deleted the server has to be empty in the end, and after each kill server and
 // archive together hold everything; where it is moved the other account holds each
@@ -34,6 +35,8 @@ type options struct {
 	limit    time.Duration
 	messages int
 	workers  int
+	pace     time.Duration
+	maxTime  time.Duration
 	only     string
 	hold     string
 }
@@ -50,6 +53,8 @@ func main() {
 	flag.DurationVar(&o.limit, "for", 0, "stop after this time, too (0: no limit)")
 	flag.IntVar(&o.messages, "messages", 120, "messages delivered in each round")
 	flag.IntVar(&o.workers, "workers", 2, "variants at a time")
+	flag.DurationVar(&o.pace, "pace", 150*time.Millisecond, "mean time before a run is killed; longer for many workers")
+	flag.DurationVar(&o.maxTime, "max-time", 20*time.Second, "of each run; longer on a machine that is busy with other work")
 	flag.StringVar(&o.only, "only", "", "only variants whose name contains this")
 	flag.StringVar(&o.hold, "hold", "", "begin no run while this `FILE` exists")
 	flag.Parse()
@@ -79,7 +84,7 @@ func soak(o options) (err error) {
 	if err == nil {
 		began := time.Now()
 		w := &world{options: o, dir: dir, bin: bin, server: server}
-		err = w.all(ctx)
+		err = w.all(ctx, began)
 		w.summary(time.Since(began))
 	}
 	server.Stop()
@@ -105,6 +110,20 @@ func (w *world) summary(took time.Duration) {
 		w.rounds.Load(), w.tally.messages.Load(), w.deleted.Load(), w.uploaded.Load(), took.Round(time.Second))
 }
 
+// progress says each minute how far it is.
+func (w *world) progress(ctx context.Context, began time.Time) {
+	minute := time.NewTicker(time.Minute)
+	defer minute.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-minute.C:
+			w.summary(time.Since(began))
+		}
+	}
+}
+
 // held waits while the file of -hold exists.
 func (w *world) held(ctx context.Context) {
 	for w.hold != "" && ctx.Err() == nil {
@@ -121,7 +140,7 @@ func (w *world) over(ctx context.Context) bool {
 }
 
 // all works through the variants, again and again, some at a time.
-func (w *world) all(ctx context.Context) error {
+func (w *world) all(ctx context.Context, began time.Time) error {
 	var variants []variant
 	for _, scheme := range []string{"imaps", "pop3s"} {
 		for _, format := range rig.Formats {
@@ -138,6 +157,7 @@ func (w *world) all(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	go w.progress(ctx, began)
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	var failed error

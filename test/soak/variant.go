@@ -60,8 +60,7 @@ type life struct {
 	random  *rand.Rand
 	ever    rig.Multiset // what the archive must hold, see deliver
 	n       int          // messages delivered
-	pace    time.Duration
-	last    []byte // what the last run that ended well said
+	last    []byte       // what the last run that ended well said
 	sleeps  int
 }
 
@@ -76,7 +75,7 @@ func (v variant) life(ctx context.Context, n int64) error {
 	l := &life{
 		variant: v, user: fmt.Sprintf("soak-%d", n), archive: filepath.Join(home, "archive"),
 		rig:    rig.User{Bin: v.bin, Home: home, CAFile: v.server.CAFile, Password: dovecot.Password},
-		random: rand.New(rand.NewPCG(v.seed, uint64(n))), ever: rig.Multiset{}, pace: 150 * time.Millisecond,
+		random: rand.New(rand.NewPCG(v.seed, uint64(n))), ever: rig.Multiset{},
 	}
 	for range roundsOfALife {
 		if v.over(ctx) {
@@ -331,9 +330,9 @@ func (l *life) accident(ctx context.Context, verb string) (done bool, err error)
 		l.cuts.Add(1)
 	}
 	// A run that is being killed must end; so must one that is left alone.
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Minute)
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.maxTime+10*time.Minute)
 	defer cancel()
-	cmd := l.rig.Command(bounded, append(l.args(verb, ports[0], ports[1]), "--max-time", "20s")...)
+	cmd := l.rig.Command(bounded, append(l.args(verb, ports[0], ports[1]), "--max-time", l.maxTime.String())...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Start(); err != nil {
@@ -375,7 +374,7 @@ func (l *life) asleep() bool {
 // signal ends a run after a while.
 func (l *life) signal(cmd *exec.Cmd, ended <-chan struct{}) {
 	select {
-	case <-time.After(time.Duration(l.random.ExpFloat64() * float64(l.pace))):
+	case <-time.After(time.Duration(l.random.ExpFloat64() * float64(l.options.pace))):
 	case <-ended:
 		return
 	}
