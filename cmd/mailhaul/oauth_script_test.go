@@ -42,6 +42,7 @@ func provider(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ts.Check(srv.Start())
 	ts.Defer(func() { ts.Check(srv.Close()) })
+	tokens.Store(ts.MkAbs("."), o.Valid)
 	ts.Setenv("OAUTH", o.URL())
 	ts.Setenv("TOKENMAIL", fmt.Sprintf("imap+insecure://ada@example.org@127.0.0.1:%d", srv.Port()))
 	stop := func(refresh bool) { o.Revoke(refresh) }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,8 +15,10 @@ import (
 	"mailhaul/internal/auth"
 	"mailhaul/internal/config"
 	"mailhaul/internal/history"
+	"mailhaul/internal/keyring"
 	"mailhaul/internal/metrics"
 	"mailhaul/internal/notify"
+	"mailhaul/internal/oauth"
 	"mailhaul/internal/place"
 	"mailhaul/internal/vault"
 	"mailhaul/mail"
@@ -231,10 +234,90 @@ func (a *app) mailReport(ctx context.Context, to config.Notify, m history.Messag
 	if to.Server.Host == "" {
 		return &mail.Error{Kind: mail.KindConfig, Op: "mail the report", Err: errors.New("[notify] names no server"), Hint: `add server = "smtps://USER@HOST" below [notify]`}
 	}
-	password, err := config.Password{User: to.Server.User, Host: to.Server.Host, Entry: to.Entry, Netrc: netrc()}.Find(ctx)
+	c, err := a.reportCredentials(ctx, to)
 	if err != nil {
 		return err
 	}
-	return notify.Mail(ctx, notify.Envelope{From: to.From, To: to.To, Server: to.Server, CAFile: to.CAFile},
-		auth.Credentials{User: to.Server.User, Password: password}, m)
+	return notify.Mail(ctx, notify.Envelope{From: to.From, To: to.To, Server: to.Server, CAFile: to.CAFile}, c, m)
+}
+
+// reportCredentials finds how to log in where mail is handed in: the token or the
+// password that is configured, a grant of mailhaul login, the keyring, ~/.netrc.
+func (a *app) reportCredentials(ctx context.Context, to config.Notify) (auth.Credentials, error) {
+	c := auth.Credentials{User: to.Server.User}
+	switch {
+	case to.TokenCommand != "":
+		c.Tokens = config.TokenCommand(to.TokenCommand)
+	case to.Entry == (config.Entry{}):
+		var err error
+		if c.Tokens, err = a.reportGrant(to); err != nil {
+			return c, err
+		}
+	}
+	if c.Tokens != nil {
+		return c, nil
+	}
+	p := config.Password{User: to.Server.User, Host: to.Server.Host, Entry: to.Entry, Netrc: netrc()}
+	if keyring.Available() {
+		p.Keyring = func(ctx context.Context) (s auth.Secret, found bool, err error) {
+			for _, name := range a.reportKeys(to) {
+				if s, found, err = keyring.Get(ctx, name); found || err != nil {
+					break
+				}
+			}
+			return s, found, err
+		}
+	}
+	var err error
+	c.Password, err = p.Find(ctx)
+	return c, err
+}
+
+// reportKeys names where the keyring may have the password: one of its own, or that
+// of the account whose user it is, if the configuration says that it is there.
+func (a *app) reportKeys(to config.Notify) []string {
+	names := []string{"smtp:" + to.Server.User + "@" + to.Server.Host}
+	for _, ac := range a.sameUser(to.Server) {
+		if to.Entry.Keyring && ac.Entry.Keyring {
+			names = append(names, ac.Server.Account())
+		}
+	}
+	return names
+}
+
+// reportGrant is the login of mailhaul login for the server, or for an account of the
+// same user at the same provider; nil if there is none.
+func (a *app) reportGrant(to config.Notify) (*auth.Tokens, error) {
+	store, host, name := a.grants(), to.Server.Host, "imaps://"+to.Server.User+"@"+to.Server.Host
+	if !store.Has(to.Server.User, host) {
+		host = ""
+		for _, ac := range a.sameUser(to.Server) {
+			provider := oauth.ForHost(ac.Server.Host)
+			if provider != "" && provider == oauth.ForHost(to.Server.Host) && store.Has(ac.Server.User, ac.Server.Host) {
+				host, name = ac.Server.Host, ac.Name
+			}
+		}
+	}
+	if host == "" {
+		return nil, nil
+	}
+	web, err := oauth.HTTPClient("")
+	if err != nil {
+		return nil, err
+	}
+	return store.Tokens(web, to.Server.User, host, name), nil
+}
+
+// sameUser returns the accounts of the user who hands mail in: a name without a
+// domain may be another person's at another host.
+func (a *app) sameUser(s place.Submission) (all []*config.Account) {
+	if a.shared.file == nil {
+		return nil
+	}
+	for _, ac := range a.shared.file.Accounts {
+		if strings.EqualFold(ac.Server.User, s.User) && (strings.Contains(s.User, "@") || ac.Server.Host == s.Host) {
+			all = append(all, ac)
+		}
+	}
+	return all
 }

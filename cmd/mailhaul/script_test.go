@@ -112,14 +112,20 @@ func lines(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// tokens tell whether the provider of a script gave a token, by their directories.
+var tokens sync.Map
+
 // smtp starts a server for reports until the script ends, with the demo's user and
-// password. It sets $SMTPPORT and writes smtp-ca.pem.
+// password; it takes tokens of the script's provider, too. It sets $SMTPPORT and writes smtp-ca.pem.
 func smtp(ts *testscript.TestScript, neg bool, args []string) {
 	ca, err := testserver.NewCA()
 	ts.Check(err)
 	config, err := ca.TLS(testserver.Leaf{})
 	ts.Check(err)
-	s, err := testserver.StartSMTP(&testserver.SMTP{TLS: config, User: demo.User, Password: demo.Password})
+	s, err := testserver.StartSMTP(&testserver.SMTP{TLS: config, User: demo.User, Password: demo.Password, Takes: func(token string) bool {
+		valid, ok := tokens.Load(ts.MkAbs("."))
+		return token == "a-token-of-ada" || ok && valid.(func(string) bool)(token)
+	}})
 	ts.Check(err)
 	ts.Defer(func() { ts.Check(s.Close()) })
 	ts.Check(os.WriteFile(ts.MkAbs("smtp-ca.pem"), ca.PEM, 0o600))

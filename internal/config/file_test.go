@@ -200,6 +200,8 @@ func TestLoadErrors(t *testing.T) {
 		{"[notify]\nto = []\nfrobnicate = 1", "unknown key \"frobnicate\" in [notify]", "known here are"},
 		{"[notify]\nserver = \"imaps://a@h\"", "unknown scheme \"imaps\" for reports", "smtps://"},
 		{"[notify]\nserver = \"smtp://h\"", "names no user", "or give user"},
+		{"[notify]\ntoken-command = \"'\"", "line 2: token-command: a quote", "sh -c"},
+		{"[notify]\ntoken-command = \"t\"\nkeyring = true", "line 2: [notify] has a password and a token-command", "keep one"},
 		{"[notify]\ncommand = \"'\"", "line 2: command: a quote", "sh -c"},
 		{"[account.\"a/b\"]\nserver=\"imaps://a@h\"", "line 1: \"a/b\" cannot be the name", "letters"},
 		{"[account.-a]\nserver=\"imaps://a@h\"", "line 1: \"-a\" cannot be the name", "letters"},

@@ -14,7 +14,9 @@ type Notify struct {
 	From   string
 	Server place.Submission
 	Entry  Entry // the password of Server
-	CAFile string
+	// TokenCommand gives an OAuth 2 token for Server in place of a password.
+	TokenCommand string
+	CAFile       string
 	// Command is run with the report on its standard input.
 	Command string
 
@@ -50,8 +52,18 @@ func (f *File) notify(s *section, base Notify) Notify {
 		}
 		n.Server = p
 	}
-	if e := f.entry(s); e != (Entry{}) {
-		n.Entry = e
+	e := f.entry(s)
+	token, line := s.text("token-command")
+	if token != "" {
+		if _, err := split(token); err != nil {
+			s.r.fail(line, "quote it as for a shell, or write sh -c '…'", "token-command: %w", err)
+		}
+		if e != (Entry{}) {
+			s.r.fail(line, "keep one of them", "%s has a password and a token-command", s.title)
+		}
+	}
+	if e != (Entry{}) || token != "" { // what is said here replaces that of the whole
+		n.Entry, n.TokenCommand = e, token
 	}
 	if ca, _ := f.file(s, "ca-file"); ca != "" {
 		n.CAFile = ca

@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"context"
 	"io"
 	"mime/quotedprintable"
 	netmail "net/mail"
@@ -82,6 +83,29 @@ func TestMail(t *testing.T) {
 			if word, _, _ := strings.Cut(line, " "); word != "EHLO" && word != "STARTTLS" {
 				t.Errorf("sent in clear: %q", line)
 			}
+		}
+	}
+}
+
+// With OAuth 2 the token goes there and no password; one that is refused is replaced
+// once.
+func TestMailToken(t *testing.T) {
+	for name, tokens := range map[string][]auth.Secret{"good": {"good"}, "replaced": {"old", "good"}, "refused": {"old", "older", "good"}} {
+		s, e := serve(t, &testserver.SMTP{Takes: func(token string) bool { return token == "good" }}, testserver.Leaf{})
+		asked := 0
+		c := auth.Credentials{User: "ada@example.org", Tokens: auth.NewTokens(func(context.Context, auth.Secret) (auth.Token, error) {
+			asked++
+			return auth.Token{Secret: tokens[asked-1]}, nil
+		})}
+		err := Mail(t.Context(), e, c, message)
+		if want := name != "refused"; (err == nil) != want || (len(s.Messages()) == 1) != want {
+			t.Errorf("%s: %d messages, %v", name, len(s.Messages()), err)
+		}
+		if asked > 2 {
+			t.Errorf("%s: %d tokens", name, asked)
+		}
+		if err != nil && strings.Contains(err.Error(), "old") {
+			t.Errorf("%s: a token is in %v", name, err)
 		}
 	}
 }

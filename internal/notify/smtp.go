@@ -28,7 +28,8 @@ type Envelope struct {
 
 // Mail hands a report in: over TLS, by STARTTLS if the server is one of those,
 // verified like any server, and after a login (RFC 6409 section 4.3). No octet of
-// the login or the report is sent in clear. Errors are *mail.Error.
+// the login or the report is sent in clear. A token that is refused is replaced once.
+// Errors are *mail.Error.
 func Mail(ctx context.Context, e Envelope, c auth.Credentials, m history.Message) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -36,12 +37,31 @@ func Mail(ctx context.Context, e Envelope, c auth.Credentials, m history.Message
 	if err != nil {
 		return err
 	}
-	server := dial.Server{Protocol: "smtp", Host: e.Server.Host, Port: e.Server.Port, Security: e.Server.Security, CAFile: e.CAFile}
-	config, err := server.TLSConfig()
+	c, _, err = c.Fresh(ctx, false)
 	if err != nil {
 		return err
 	}
-	login := &saslAuth{ctx: ctx, credentials: c, host: e.Server.Host, port: e.Server.Port}
+	refused, err := e.send(ctx, c, msg)
+	if refused && c.Tokens != nil {
+		if fresh, ok, freshErr := c.Fresh(ctx, true); freshErr == nil && ok {
+			c = fresh
+			_, err = e.send(ctx, c, msg)
+		}
+	}
+	if err != nil {
+		return e.failed(kindOf(err), err, c)
+	}
+	return nil
+}
+
+// send hands a message in; refused tells that the server did not let us in.
+func (e Envelope) send(ctx context.Context, c auth.Credentials, msg *gomail.Msg) (refused bool, err error) {
+	server := dial.Server{Protocol: "smtp", Host: e.Server.Host, Port: e.Server.Port, Security: e.Server.Security, CAFile: e.CAFile}
+	config, err := server.TLSConfig()
+	if err != nil {
+		return false, err
+	}
+	login := &saslAuth{credentials: c, host: e.Server.Host, port: e.Server.Port}
 	verify := config.VerifyConnection
 	config.VerifyConnection = func(st tls.ConnectionState) error {
 		if verify != nil {
@@ -61,12 +81,10 @@ func Mail(ctx context.Context, e Envelope, c auth.Credentials, m history.Message
 	}
 	client, err := gomail.NewClient(e.Server.Host, options...)
 	if err != nil {
-		return e.failed(mail.KindConfig, err, c)
+		return false, &mail.Error{Kind: mail.KindConfig, Err: err}
 	}
-	if err := client.DialAndSendWithContext(ctx, msg); err != nil {
-		return e.failed(kindOf(err), err, c)
-	}
-	return nil
+	err = client.DialAndSendWithContext(ctx, msg)
+	return login.tried && !login.in, err
 }
 
 func compose(e Envelope, m history.Message) (*gomail.Msg, error) {
@@ -123,12 +141,12 @@ func kindOf(err error) mail.Kind {
 
 // saslAuth logs in as to any other server.
 type saslAuth struct {
-	ctx         context.Context
-	credentials auth.Credentials
+	credentials auth.Credentials // fresh
 	host        string
 	port        int
 	tls         *tls.ConnectionState
 	login       auth.Login
+	tried, in   bool
 }
 
 // Start implements smtp.Auth.
@@ -136,14 +154,12 @@ func (a *saslAuth) Start(server *smtp.ServerInfo) (string, []byte, error) {
 	if !server.TLS || a.tls == nil {
 		return "", nil, errors.New("no login without TLS")
 	}
-	c, _, err := a.credentials.Fresh(a.ctx, false)
+	var err error
+	a.login, err = auth.Choose(a.credentials, auth.Offer{Mechanisms: server.Auth, TLS: a.tls, Host: a.host, Port: a.port})
 	if err != nil {
 		return "", nil, err
 	}
-	a.login, err = auth.Choose(c, auth.Offer{Mechanisms: server.Auth, TLS: a.tls, Host: a.host, Port: a.port})
-	if err != nil {
-		return "", nil, err
-	}
+	a.tried = true
 	return a.login.Client.Start()
 }
 
@@ -152,5 +168,6 @@ func (a *saslAuth) Next(challenge []byte, more bool) ([]byte, error) {
 	if more {
 		return a.login.Client.Next(challenge)
 	}
+	a.in = true
 	return nil, a.login.Confirm()
 }

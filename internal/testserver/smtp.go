@@ -22,7 +22,8 @@ type SMTP struct {
 	NoTLS    bool // offers no STARTTLS
 	User     string
 	Password string
-	Refuse   string // the answer to the end of DATA, instead of 250
+	Takes    func(token string) bool // OAuth 2 tokens in place of the password; nil for none
+	Refuse   string                  // the answer to the end of DATA, instead of 250
 
 	mu       sync.Mutex
 	messages []Submitted
@@ -103,7 +104,11 @@ func (x *smtpSession) command(line string) bool {
 		if !x.secure && !x.s.NoTLS {
 			lines = append(lines, "250-STARTTLS")
 		}
-		x.say(append(lines, "250-AUTH LOGIN PLAIN", "250 8BITMIME")...)
+		mechanisms := "250-AUTH LOGIN PLAIN"
+		if x.s.Takes != nil {
+			mechanisms += " XOAUTH2 OAUTHBEARER"
+		}
+		x.say(append(lines, mechanisms, "250 8BITMIME")...)
 	case "STARTTLS":
 		x.say("220 go ahead")
 		x.c = tls.Server(x.c, x.s.TLS)
@@ -144,6 +149,17 @@ func (x *smtpSession) auth(rest string) {
 		x.loggedIn = true
 		x.say("235 2.7.0 welcome")
 		return
+	}
+	if x.s.Takes != nil && x.secure && slices.Contains([]string{"XOAUTH2", "OAUTHBEARER"}, strings.ToUpper(mechanism)) {
+		first, _ := base64.StdEncoding.DecodeString(initial)
+		_, token, _ := strings.Cut(strings.TrimRight(string(first), "\x01"), "auth=Bearer ")
+		if x.s.Takes(token) {
+			x.loggedIn = true
+			x.say("235 2.7.0 welcome")
+			return
+		}
+		x.say("334 " + base64.StdEncoding.EncodeToString([]byte(`{"status":"401"}`)))
+		_, _ = x.r.ReadString('\n') // RFC 7628 section 3.2.3: an answer, then the refusal
 	}
 	x.say("535 5.7.8 wrong password")
 }
