@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"strconv"
+	"time"
 
 	"mailhaul/mail"
 )
@@ -210,7 +211,11 @@ func (d *deletion) ask(ss *session, which []int, top bool, seen map[int]mail.Inf
 
 // errDoubtfulQuit says that QUIT was not answered, or with -ERR: what was marked
 // may be gone, all of it, some or nothing.
-var errDoubtfulQuit = errors.New("QUIT was not answered with +OK")
+var errDoubtfulQuit = errors.New("QUIT was not answered with +OK and the end of the connection")
+
+// quitWait is how long a server may take to close the connection behind its answer
+// to QUIT before that answer is doubted.
+const quitWait = 5 * time.Second
 
 // dele sends the orders and ends the session.
 func (d *deletion) dele(ss *session, passed []int) error {
@@ -243,6 +248,9 @@ func (d *deletion) dele(ss *session, passed []int) error {
 	if err := d.s.leave(ss); err != nil {
 		return errors.Join(errDoubtfulQuit, err)
 	}
+	if !ss.closed() {
+		return errDoubtfulQuit
+	}
 	for _, i := range marked {
 		d.settle(i, true, "")
 	}
@@ -259,6 +267,18 @@ func (s *Source) leave(ss *session) error {
 		return s.refused("QUIT", r, mail.KindPartial)
 	}
 	return nil
+}
+
+// closed waits for the server to close the connection, as it does after QUIT (RFC
+// 1939 section 3). If more comes instead, one line too many came before, and what
+// was read as the answer to QUIT was that to a DELE.
+func (ss *session) closed() bool {
+	if len(ss.rd.buffered()) > 0 {
+		return false
+	}
+	late := time.AfterFunc(quitWait, func() { ss.conn.Close() })
+	_, err := ss.conn.Read(make([]byte, 1))
+	return late.Stop() && err != nil
 }
 
 // lookAgain finds out in a new session what a doubtful QUIT has removed.

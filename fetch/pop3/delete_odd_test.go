@@ -28,7 +28,8 @@ type maildrop struct {
 	idle  int                                   // the session, from 1, that ends at the first TOP: it was idle for too long
 	uidl  func(session, n int) string           // instead of "uidl-n"
 	size  func(session, n int) int              // instead of the length
-	dele  func(n int) string                    // answer, "" for +OK, "drop" to close
+	dele  func(n int) string                    // answer, "" for +OK, "drop" to close, "late" for +OK before that to QUIT
+	hangs bool                                  // stays connected after QUIT
 	quit  func(marked []int) (string, []int)    // answer ("drop" to close) and what is removed
 	show  func(session, n int, s string) string // what TOP and RETR give
 }
@@ -87,6 +88,7 @@ func (d *maildrop) serve(c net.Conn) {
 	d.mu.Unlock()
 	list := d.left()
 	var marked []int
+	late := false
 	say("+OK ready")
 	r := bufio.NewReader(c)
 	for {
@@ -164,6 +166,9 @@ func (d *maildrop) serve(c net.Conn) {
 			case "drop":
 				_ = w.Flush()
 				return
+			case "late":
+				marked = append(marked, n)
+				late = true
 			case "":
 				marked = append(marked, n)
 				say("+OK")
@@ -180,10 +185,16 @@ func (d *maildrop) serve(c net.Conn) {
 				delete(d.messages, n)
 			}
 			d.mu.Unlock()
+			if late {
+				say("+OK marked")
+			}
 			if answer != "drop" {
 				say("%s", answer)
 			}
 			_ = w.Flush()
+			if d.hangs {
+				_, _ = r.ReadByte() // until the client has enough
+			}
 			return
 		default:
 			say("+OK")
@@ -220,6 +231,10 @@ func TestDeleteAtOddServers(t *testing.T) {
 		{name: "dropped at QUIT, all removed", drop: &maildrop{quit: func(m []int) (string, []int) { return "drop", m }}, intended: all, gone: all},
 		{name: "dropped at QUIT, nothing removed", drop: &maildrop{quit: func([]int) (string, []int) { return "drop", nil }},
 			intended: all, why: map[int]string{0: "did not remove"}, left: []int{1, 2, 3, 4, 5}},
+		{name: "a line too many, so that the answer to DELE looks like that to QUIT", drop: &maildrop{
+			dele: func(n int) string { return map[int]string{2: "+OK\r\n+OK one too many", 5: "late"}[n] },
+		}, intended: all, gone: []int{0, 2, 3, 4}, why: map[int]string{1: "did not remove"}, left: []int{2}},
+		{name: "stays connected after QUIT", drop: &maildrop{hangs: true}, intended: all, gone: all},
 		{name: "QUIT -ERR, some removed", drop: &maildrop{quit: func(m []int) (string, []int) { return "-ERR some messages were not removed", m[:min(2, len(m))] }},
 			intended: all, gone: []int{0, 1}, why: map[int]string{2: "did not remove"}, left: []int{3, 4, 5}},
 		{name: "UIDL used again for another message", drop: &maildrop{show: func(session, n int, s string) string {
