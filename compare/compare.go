@@ -30,6 +30,11 @@ type Side interface {
 	Look(ctx context.Context, mb mail.Mailbox, wants []mail.Want, depth Depth, take func(Look)) error
 }
 
+// Finder is a Side that can tell of one mailbox, listed or not, whether it is there.
+type Finder interface {
+	Find(ctx context.Context, name string) (mb mail.Mailbox, there bool, err error)
+}
+
 // Depth is how much of a message is looked at.
 type Depth int
 

@@ -137,6 +137,7 @@ func (c *comparison) settle(ctx context.Context, m *Mailbox, l, r *list) error {
 		}
 		c.altered(m, l, r, a, b)
 	}
+	c.undecided(l, r)
 	c.keep(m, l, r)
 	return nil
 }

@@ -187,6 +187,9 @@ func (c *comparison) pair(ctx context.Context, p pair) error {
 		err = c.digests(ctx, &m, l, r)
 	}
 	if err == nil {
+		err = c.again(ctx, &m, l, r)
+	}
+	if err == nil {
 		err = c.settle(ctx, &m, l, r)
 	}
 	c.res.Mailboxes = append(c.res.Mailboxes, m)

@@ -44,6 +44,18 @@ func (s server) List(ctx context.Context, mb mail.Mailbox, yield func(Item) erro
 	return ctx.Err()
 }
 
+// namedSource can tell of one mailbox whether it is there.
+type namedSource interface {
+	Mailbox(ctx context.Context, name string) (mb mail.Mailbox, there bool, err error)
+}
+
+func (s server) Find(ctx context.Context, name string) (mb mail.Mailbox, there bool, err error) {
+	if n, ok := s.Source.(namedSource); ok {
+		return n.Mailbox(ctx, name)
+	}
+	return mb, false, nil
+}
+
 // wantKey finds a want again by what the server says of the message.
 func wantKey(uid string, seq uint32) string {
 	if uid != "" {
@@ -126,4 +138,7 @@ func (h *head) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-var errNotGiven = errors.New("the server lists it and does not give it")
+var (
+	errNotGiven     = errors.New("the server lists it and does not give it")
+	errRefusedThere = errors.New("the other side has a message of this size that it does not give")
+)

@@ -190,6 +190,14 @@ func (c checked) Mailboxes(ctx context.Context) ([]mail.Mailbox, error) {
 	return list, err
 }
 
+// Find implements compare.Finder.
+func (c checked) Find(ctx context.Context, name string) (mb mail.Mailbox, there bool, err error) {
+	if f, ok := c.Side.(compare.Finder); ok {
+		return f.Find(ctx, name)
+	}
+	return mb, false, nil
+}
+
 // fit returns the names that mailboxes can have at a destination.
 func (w *verifying) fit(ctx context.Context, to account) (func(string) string, func() error, error) {
 	same := func(name string) string { return name }

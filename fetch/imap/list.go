@@ -93,6 +93,9 @@ func (l *listing) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if sel.Exists < 0 && !res.OK() { // nobody knows how many there are
+		return res.Err()
+	}
 	if l.missing(c, sel) <= 0 {
 		return nil
 	}

@@ -117,6 +117,40 @@ func (s *Source) Mailboxes(ctx context.Context) ([]mail.Mailbox, error) {
 	return all, err
 }
 
+// Mailbox opens a mailbox of which the name is known, whether or not the server lists
+// it: some leave out for a moment what was just made. It is called after Mailboxes.
+func (s *Source) Mailbox(ctx context.Context, name string) (mb mail.Mailbox, there bool, err error) {
+	err = s.retry(ctx, func() error {
+		c, err := s.pool.get(ctx, "")
+		if err != nil {
+			return err
+		}
+		defer s.pool.put(c)
+		if c.Names().Delim == 0 { // another connection than that of Mailboxes
+			if _, err := c.Mailboxes(ctx); err != nil {
+				return err
+			}
+		}
+		raw, ok := c.Names().Raw(name)
+		if !ok {
+			return nil
+		}
+		sel, _, err := c.Examine(ctx, raw)
+		if r, refused := errors.AsType[*imapconn.Refused](err); refused {
+			switch r.Kind() {
+			case mail.KindOther, mail.KindLacking:
+				return nil // there is none
+			}
+		}
+		if err == nil {
+			there = true
+			mb = mail.Mailbox{Name: name, Raw: raw, UIDValidity: sel.UIDValidity, Messages: sel.Exists, Octets: -1}
+		}
+		return err
+	})
+	return mb, there, s.at(err, mail.Mailbox{Name: name}, "open mailbox")
+}
+
 // Subscribed lists the mailboxes that the account's owner has subscribed to. It is
 // called after Mailboxes.
 func (s *Source) Subscribed(ctx context.Context) ([]string, error) {
