@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"slices"
 	"strings"
@@ -27,6 +28,7 @@ type fakeMessage struct {
 	breaks int   // so many times the reader breaks off
 	silent bool  // listed, never delivered
 	mod    int   // of the last change, for changeSource
+	object string
 }
 
 // fakeSource is a server in memory with one mailbox or more.
@@ -77,7 +79,7 @@ func (s *fakeSource) info(mb mail.Mailbox, i int) mail.Info {
 	}
 	in := mail.Info{
 		Ref: mail.Ref{Account: s.account, Mailbox: mb.Name, UIDValidity: s.validity[mb.Name], UID: m.uid},
-		Seq: uint32(i + 1), Size: size, InternalDate: m.date, Flags: m.flags,
+		Seq: uint32(i + 1), Size: size, InternalDate: m.date, Flags: m.flags, ObjectID: m.object,
 	}
 	if !m.date.IsZero() {
 		in.DateFrom = mail.DateInternal
@@ -158,7 +160,9 @@ func (s headerSource) Headers(_ context.Context, mb mail.Mailbox, wants []mail.W
 	for _, w := range wants {
 		for i, m := range s.messages[mb.Name] {
 			if w.UID != "" && m.uid == w.UID || w.UID == "" && int(w.Seq) == i+1 {
+				s.mu.Lock()
 				s.headers++
+				s.mu.Unlock()
 				head, _, _ := strings.Cut(m.wire, "\r\n\r\n")
 				if err := deliver(s.info(mb, i), strings.NewReader(head+"\r\n\r\n"), nil); err != nil {
 					return err
@@ -237,10 +241,12 @@ type fakeArchive struct {
 	failAt  int    // the n-th Append fails
 	busy    string // mailbox that another program has locked
 	commits int
+	at      map[string]string // canonical octets by place
+	opened  int
 }
 
 func newArchive() *fakeArchive {
-	return &fakeArchive{durable: map[string][]string{}, flags: map[string]mail.Flags{}}
+	return &fakeArchive{at: map[string]string{}, durable: map[string][]string{}, flags: map[string]mail.Flags{}}
 }
 
 var errDisk = &mail.Error{Kind: mail.KindDisk, Err: errors.New("no space left on device")}
@@ -263,7 +269,19 @@ func (a *fakeArchive) Append(_ context.Context, in mail.Info, r mail.Octets) err
 	a.pending = append(a.pending, mail.Receipt{Info: in, Place: place, Sums: r.Sums()})
 	a.durable[in.Ref.Mailbox] = append(a.durable[in.Ref.Mailbox], b.String())
 	a.flags[place] = in.Flags
+	a.at[place] = b.String()
 	return nil
+}
+
+func (a *fakeArchive) Open(_ context.Context, rc mail.Receipt) (io.ReadCloser, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.opened++
+	octets, ok := a.at[rc.Place]
+	if !ok {
+		return nil, fs.ErrNotExist
+	}
+	return io.NopCloser(strings.NewReader(octets)), nil
 }
 
 func (a *fakeArchive) Commit(context.Context) (mail.Group, error) {
@@ -345,6 +363,17 @@ func (l *fakeLedger) Trashed(_ context.Context, account, trash string, yield fun
 	return nil
 }
 
+func (l *fakeLedger) Same(_ context.Context, account, object string) (same []mail.Held, _ error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, h := range l.messages {
+		if h.Receipt.Info.ObjectID == object && h.Receipt.Place != "" {
+			same = append(same, h)
+		}
+	}
+	return same, nil
+}
+
 func (l *fakeLedger) Message(_ context.Context, id int64) (mail.Held, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -390,7 +419,7 @@ func (l *fakeLedger) Record(_ context.Context, ch mail.Change) error {
 		}
 		id := int64(len(l.messages) + 1)
 		l.messages = append(l.messages, mail.Held{Message: id, Receipt: a.Receipt, Suspicious: a.Suspicious})
-		l.claim(a.Receipt.Info, uid, id, true)
+		l.claim(a.Receipt.Info, uid, id, !a.Copied)
 	}
 	for _, a := range ch.Adopted {
 		if a.Takes != 0 {

@@ -6,7 +6,6 @@ import (
 	"io"
 	"strconv"
 	"sync"
-	"time"
 
 	"mailhaul/mail"
 )
@@ -19,35 +18,36 @@ const contentUID = "\x01content:"
 // mailbox brings one mailbox of the source into the archive. The counts it
 // returns are those known before anything is fetched; the pipeline counts the
 // rest.
-func (r *run) mailbox(ctx context.Context, mb mail.Mailbox) (MailboxResult, error) {
-	var res MailboxResult
+//
+// Where messages are left for when the other mailboxes are archived, it returns the
+// take that has them.
+func (r *run) mailbox(ctx context.Context, mb mail.Mailbox) (res MailboxResult, later *take, err error) {
 	account := r.Source.Account()
 	var state string // in which everything was archived
 	if mb.State != "" && r.Selection.All() {
-		var err error
 		if state, err = r.Ledger.Cursor(ctx, account, mb.Name); err != nil {
-			return res, err
+			return res, nil, err
 		}
 		if state == mb.State {
 			n := max(0, mb.Messages)
 			res.Listed, res.Skipped = n, n
-			return res, nil
+			return res, nil, nil
 		}
 	}
 	l, err := r.list(ctx, mb, state)
 	if err != nil {
-		return res, err
+		return res, nil, err
 	}
 	if l.unidentified == 0 { // else the same ones would come first every time
 		l.cut(r.allow(len(l.wants)))
 	}
 	res.Counts, res.More = l.counts, l.more
 	if err := r.recordListing(ctx, mb, l); err != nil {
-		return res, err
+		return res, nil, err
 	}
 	r.Notify(mail.Event{Kind: mail.EventMailbox, Ref: mail.Ref{Account: account, Mailbox: mb.Name}, N: int64(len(l.wants)), Octets: l.octets})
 	if len(l.wants) == 0 && l.unidentified == 0 {
-		return res, l.incomplete
+		return res, nil, l.incomplete
 	}
 	t := &take{run: r, mb: mb, claims: l.claims, deleted: l.deleted}
 	counts, err := t.all(ctx, l)
@@ -55,7 +55,10 @@ func (r *run) mailbox(ctx context.Context, mb mail.Mailbox) (MailboxResult, erro
 	if err == nil {
 		err = l.incomplete
 	}
-	return res, err
+	if len(t.later) > 0 {
+		later = t
+	}
+	return res, later, err
 }
 
 // listing is what one listing of a mailbox says, held against the claims of the
@@ -68,8 +71,9 @@ type listing struct {
 	unidentified int   // wants without UID
 	more         bool  // the limit left some out
 	undated      map[string]bool
-	other        map[string]bool // UIDs: not the messages that were claimed, whatever their headers say
-	deleted      map[string]bool // UIDLs under which we deleted something
+	other        map[string]bool   // UIDs: not the messages that were claimed, whatever their headers say
+	deleted      map[string]bool   // UIDLs under which we deleted something
+	doubles      map[string]string // ObjectIDs by UID, of wants that may be copied
 	claims       *claims
 	change       mail.Change // Gone, Returned
 	flags        []flagChange
@@ -117,7 +121,7 @@ func (r *run) list(ctx context.Context, mb mail.Mailbox, since string) (*listing
 		if mb.UIDValidity == 0 && in.Ref.UIDValidity != 0 && claims.uidValidity != in.Ref.UIDValidity {
 			claims.setUIDValidity(in.Ref.UIDValidity)
 		}
-		l.take(in, r.Selection)
+		r.take(ctx, l, in)
 	}
 	if l.incomplete == nil {
 		l.change.Gone = claims.missing(l.unidentified > 0)
@@ -152,7 +156,7 @@ func (r *run) listChanges(ctx context.Context, mb mail.Mailbox, since string, l 
 		return false, nil
 	}
 	for _, in := range changed {
-		l.take(in, r.Selection)
+		r.take(ctx, l, in)
 	}
 	n := l.claims.listRest()
 	l.counts.Listed += n
@@ -161,7 +165,8 @@ func (r *run) listChanges(ctx context.Context, mb mail.Mailbox, since string, l 
 }
 
 // take sorts one message.
-func (l *listing) take(in mail.Info, s mail.Selection) {
+func (r *run) take(ctx context.Context, l *listing, in mail.Info) {
+	s := r.Selection
 	known := l.seen(in)
 	match, sure := s.Match(in)
 	if !match {
@@ -182,6 +187,12 @@ func (l *listing) take(in mail.Info, s mail.Selection) {
 	l.octets += max(0, in.Size)
 	if in.Ref.UID == "" {
 		l.unidentified++
+	}
+	if !l.other[in.Ref.UID] && r.copies(ctx, in) {
+		if l.doubles == nil {
+			l.doubles = make(map[string]string)
+		}
+		l.doubles[in.Ref.UID] = in.ObjectID
 	}
 }
 
@@ -285,6 +296,7 @@ type take struct {
 	counts  Counts          // likewise
 	busy    error           // why nothing more is archived here in this run, likewise
 	writing sync.WaitGroup  // messages handed to a writer
+	later   []double        // left for when the other mailboxes are archived
 }
 
 func wantKey(uid string, seq uint32) string {
@@ -308,8 +320,22 @@ func (t *take) all(ctx context.Context, l *listing) (Counts, error) {
 		t.counts.Archived += int64(len(wants))
 		return t.counts, nil
 	}
+	wants, t.later = l.apart(wants)
 	t.asked = newAsked(wants)
-	err = t.fetch(ctx, wants)
+	_, err = t.end(t.fetch(ctx, wants))
+	if err != nil {
+		t.counts.Listed -= int64(len(t.later))
+		t.later = nil
+		return t.counts, err
+	}
+	if l.unidentified > 0 && t.counts.Failed == 0 && !l.more {
+		err = t.book.forget(ctx)
+	}
+	return t.counts, err
+}
+
+// end waits for what was handed to writers. After it nothing of t.asked is to come.
+func (t *take) end(err error) (Counts, error) {
 	t.writing.Wait()
 	if busy := t.refusal(); busy != nil {
 		err = busy
@@ -318,10 +344,7 @@ func (t *take) all(ctx context.Context, l *listing) (Counts, error) {
 		return t.unasked(), err
 	}
 	t.nameUndelivered()
-	if l.unidentified > 0 && t.counts.Failed == 0 && !l.more {
-		err = t.book.forget(ctx)
-	}
-	return t.counts, err
+	return t.counts, nil
 }
 
 // unasked takes the messages that were not asked about before the session was
@@ -408,9 +431,7 @@ func (t *take) fetch(ctx context.Context, wants []mail.Want) error {
 			t.refused(in, err)
 			return nil
 		}
-		if in.InternalDate.IsZero() {
-			in.InternalDate, in.DateFrom = t.Now().UTC().Truncate(time.Second), mail.DateFetched
-		}
+		t.date(&in)
 		return t.pipeline.take(ctx, t, in, r)
 	})
 }

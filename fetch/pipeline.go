@@ -63,6 +63,7 @@ type pipeline struct {
 type note struct {
 	uid        string
 	suspicious string
+	copied     bool
 }
 
 // job is one message in memory, in wire form, on its way to a writer.
@@ -247,8 +248,9 @@ func (p *pipeline) append(t *take, in mail.Info, o mail.Octets, octets int64, su
 		}
 	}
 	key := noteKey(in)
+	_, isCopy := o.(*copied)
 	noting := &noting{Octets: o, note: func(sums mail.Sums) {
-		p.note(key, note{uid: t.book.newUID(in.Ref.UID, sums.Digest), suspicious: suspicion(sums)})
+		p.note(key, note{uid: t.book.newUID(in.Ref.UID, sums.Digest), suspicious: suspicion(sums), copied: isCopy})
 	}}
 	if err := p.Archive.Append(p.ctx, in, noting); err != nil {
 		p.risk.Release(weight)
@@ -464,7 +466,7 @@ func (p *pipeline) archived(receipts []mail.Receipt) []mail.Archived {
 		key := noteKey(rc.Info)
 		n := p.notes[key]
 		delete(p.notes, key)
-		out = append(out, mail.Archived{Receipt: rc, UID: n.uid, Suspicious: n.suspicious})
+		out = append(out, mail.Archived{Receipt: rc, UID: n.uid, Suspicious: n.suspicious, Copied: n.copied})
 	}
 	slices.SortStableFunc(out, func(a, b mail.Archived) int {
 		x, y := a.Receipt.Info, b.Receipt.Info

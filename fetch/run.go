@@ -16,7 +16,7 @@ import (
 )
 
 // Archive is what Run needs of an archive; package archive says what the methods
-// promise. It may also be a Flagger.
+// promise. It may also be a Flagger and a Reader.
 type Archive interface {
 	Append(ctx context.Context, in mail.Info, r mail.Octets) error
 	Commit(ctx context.Context) (mail.Group, error)
@@ -41,6 +41,9 @@ type Ledger interface {
 	// Trashed yields archived messages of other mailboxes that were moved to the
 	// trash by us, and that no live claim of this account on it holds.
 	Trashed(ctx context.Context, account, trash string, yield func(mail.Held) error) error
+	// Same returns archived messages, in any mailbox, that the account's server calls
+	// by this ObjectID.
+	Same(ctx context.Context, account, object string) ([]mail.Held, error)
 	// Message returns one archived message.
 	Message(ctx context.Context, id int64) (mail.Held, error)
 	// Record records a step in one transaction.
@@ -129,7 +132,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	r := &run{Options: o, pipeline: newPipeline(ctx, o, cancel)}
+	r := &run{Options: o, pipeline: newPipeline(ctx, o, cancel), seen: newSeen()}
 	results := make([]MailboxResult, len(mailboxes))
 	err = r.mailboxes(ctx, mailboxes, results)
 	// What was received is archived even if the run was interrupted.
@@ -147,6 +150,7 @@ type run struct {
 	pipeline *pipeline
 	taken    atomic.Int64 // of Limit
 	back     int64        // POP3 has one mailbox, whose book guards it
+	seen     *seen
 }
 
 // allow returns how many of n further messages may be taken.
@@ -203,38 +207,88 @@ func nameList(all []mail.Mailbox) string {
 	return strings.Join(names, ", ")
 }
 
-// mailboxes works through the mailboxes, some at a time, and fills results.
+// mailboxes works through the mailboxes, some at a time, and fills results. What one
+// mailbox may have from another comes when those are archived.
 func (r *run) mailboxes(ctx context.Context, mailboxes []mail.Mailbox, results []MailboxResult) error {
+	later := make([]*take, len(mailboxes))
+	lost := &losses{}
+	r.each(ctx, len(mailboxes), lost, func(i int) error {
+		res, rest, err := r.mailbox(ctx, mailboxes[i])
+		res.Name, res.Err = mailboxes[i].Name, err
+		results[i], later[i] = res, rest
+		return err
+	})
+	var rest []int // indexes of those that have some left
+	for i, t := range later {
+		if t != nil {
+			rest = append(rest, i)
+			results[i].Listed -= int64(len(t.later)) // until it is begun
+		}
+	}
+	if len(rest) == 0 {
+		return context.Cause(ctx)
+	}
+	r.pipeline.commit()
+	begun := r.each(ctx, len(rest), lost, func(k int) error {
+		i := rest[k]
+		results[i].Listed += int64(len(later[i].later))
+		counts, err := later[i].laterOnes(ctx)
+		results[i].Counts.add(counts)
+		if err != nil {
+			results[i].Err = err
+		}
+		return err
+	})
+	for _, i := range rest[begun:] { // they belong to the next run
+		results[i].Err = &mail.Error{Kind: mail.KindTemporary, Ref: mail.Ref{Account: r.Source.Account(), Mailbox: results[i].Name},
+			Op: "fetch messages", Err: errors.New("the server was lost before"), Hint: "run the same command again"}
+	}
+	return context.Cause(ctx)
+}
+
+// losses counts mailboxes in a row that failed for lack of a connection.
+type losses struct {
+	mu    sync.Mutex
+	inRow int
+}
+
+func (l *losses) tooMany() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.inRow >= giveUpAfter
+}
+
+// note takes account of how the work on a mailbox ended.
+func (l *losses) note(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, busy := errors.AsType[*archiveBusy](err)
+	switch kind := mail.KindOf(err); {
+	case busy: // says nothing of the server
+	case kind == mail.KindTemporary, kind == mail.KindAuth:
+		l.inRow++
+	default:
+		l.inRow = 0
+	}
+}
+
+// each calls f for 0 to n-1, some at a time, until the run ends or the server is lost,
+// and returns for how many it did.
+func (r *run) each(ctx context.Context, n int, lost *losses, f func(i int) error) (begun int) {
 	var g errgroup.Group
 	g.SetLimit(r.Parallel)
-	var mu sync.Mutex
-	lost := 0 // mailboxes in a row that failed for lack of a connection
-	for i, mb := range mailboxes {
-		mu.Lock()
-		stop := lost >= giveUpAfter
-		mu.Unlock()
-		if ctx.Err() != nil || stop {
+	for i := range n {
+		if ctx.Err() != nil || lost.tooMany() {
 			break
 		}
+		begun++
 		g.Go(func() error {
-			res, err := r.mailbox(ctx, mb)
-			res.Name, res.Err = mb.Name, err
-			results[i] = res
-			mu.Lock()
-			defer mu.Unlock()
-			_, busy := errors.AsType[*archiveBusy](err)
-			switch kind := mail.KindOf(err); {
-			case busy: // says nothing of the server
-			case kind == mail.KindTemporary, kind == mail.KindAuth:
-				lost++
-			default:
-				lost = 0
-			}
+			lost.note(f(i))
 			return nil
 		})
 	}
 	_ = g.Wait() // every error stands in results
-	return context.Cause(ctx)
+	return begun
 }
 
 // conclude adds up and, where all went well, records the states the mailboxes

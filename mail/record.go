@@ -66,6 +66,9 @@ type Archived struct {
 	Receipt    Receipt
 	UID        string // overrides Receipt.Info.Ref.UID if not ""
 	Suspicious string
+	// Copied says that the octets are those of another message of the archive, which
+	// the server says is the same one: they did not come under this very UID.
+	Copied bool
 }
 
 // Adoption is a claim on a message that is already in the archive. It replaces

@@ -267,5 +267,6 @@ func (noLedger) Free(context.Context, string, string, func(mail.Held) error) err
 func (noLedger) Trashed(context.Context, string, string, func(mail.Held) error) error {
 	return nil
 }
-func (noLedger) Message(context.Context, int64) (mail.Held, error) { return mail.Held{}, errNoLedger }
-func (noLedger) Record(context.Context, mail.Change) error         { return errNoLedger }
+func (noLedger) Same(context.Context, string, string) ([]mail.Held, error) { return nil, nil }
+func (noLedger) Message(context.Context, int64) (mail.Held, error)         { return mail.Held{}, errNoLedger }
+func (noLedger) Record(context.Context, mail.Change) error                 { return errNoLedger }

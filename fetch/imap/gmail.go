@@ -1,6 +1,9 @@
 package imap
 
 import (
+	"crypto/sha256"
+	"fmt"
+
 	"mailhaul/internal/imapconn"
 	"mailhaul/mail"
 )
@@ -49,7 +52,26 @@ func withoutDoubles(all []mail.Mailbox, sel mail.Selection) ([]mail.Mailbox, lab
 	if !everything { // hidden from IMAP: then the views may be all there is of a message
 		return all, nil
 	}
+	dependOnAll(kept)
 	return kept, shown
+}
+
+// dependOnAll makes the states of All Mail change with those of all mailboxes: what it
+// is to show does, since a message that leaves one of them may be in no other.
+func dependOnAll(all []mail.Mailbox) {
+	states, known := sha256.New(), true
+	for _, mb := range all {
+		fmt.Fprintf(states, "%q %s\n", mb.Name, mb.State)
+		known = known && mb.State != ""
+	}
+	for i := range all {
+		if mb := &all[i]; mb.SpecialUse == `\All` {
+			mb.State = ""
+			if known {
+				mb.State = fmt.Sprintf("%x", states.Sum(nil))
+			}
+		}
+	}
 }
 
 // elsewhere tells whether a message of All Mail is in another mailbox, too.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql/driver"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -127,7 +128,7 @@ func (l *Ledger) connect() error {
 		check = true
 	}
 	path := filepath.Join(l.dir, fileName)
-	if err := checkHeader(path); err != nil {
+	if _, err := checkHeader(path); err != nil {
 		return err
 	}
 	if check {
@@ -184,23 +185,24 @@ func copyLedger(to, from string) error {
 	return err
 }
 
-// checkHeader refuses what SQLite would take for an empty database.
-func checkHeader(path string) error {
+// checkHeader refuses what SQLite would take for an empty database. It returns the
+// version that the file's header has.
+func checkHeader(path string) (version uint32, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer f.Close()
 	b := make([]byte, 100)
 	if _, err := io.ReadFull(f, b); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("%w: shorter than its header", ErrDamaged)
+		return 0, fmt.Errorf("%w: shorter than its header", ErrDamaged)
 	} else if err != nil {
-		return err
+		return 0, err
 	}
 	if !bytes.HasPrefix(b, []byte("SQLite format 3\x00")) {
-		return fmt.Errorf("%w: not an SQLite file", ErrDamaged)
+		return 0, fmt.Errorf("%w: not an SQLite file", ErrDamaged)
 	}
-	return nil
+	return binary.BigEndian.Uint32(b[60:]), nil // user_version
 }
 
 // admit tells whether an open database is a ledger this program can work with,
@@ -418,7 +420,7 @@ func (l *Ledger) restore() (bool, error) {
 
 // reuse checks a copy and takes from it what may be no longer true.
 func reuse(path string) error {
-	if err := checkHeader(path); err != nil {
+	if _, err := checkHeader(path); err != nil {
 		return err
 	}
 	d, err := openDB(path, "mode=rw", append(slices.Clone(pragmas), "journal_mode = WAL")...)
@@ -470,9 +472,13 @@ func (l *Ledger) Close() error {
 	return wrap("close", err)
 }
 
+// immutable opens a file that nobody writes.
+const immutable = "mode=ro&immutable=1"
+
 // OpenReadOnly opens the ledger in dir for reading and changes nothing there; it
 // works on read-only media. The caller holds the archive's lock, shared. What a
-// killed run left in the WAL is read, too, from a private copy. A missing ledger
+// killed run left in the WAL, and what an older program wrote, is read from a private
+// copy. A missing ledger
 // is an error for which errors.Is(err, fs.ErrNotExist) holds.
 func OpenReadOnly(dir string) (*Ledger, error) {
 	l := &Ledger{dir: dir, now: time.Now, readOnly: true, cleanup: func() error { return nil }}
@@ -498,15 +504,22 @@ func (l *Ledger) openReadOnly() error {
 	if err := errors.Join(err, fsys.Close()); err != nil {
 		return err
 	}
-	path, params, check := filepath.Join(l.dir, fileName), "mode=ro&immutable=1", false
+	path, params, check := filepath.Join(l.dir, fileName), immutable, false
 	if serr == nil && wal.Size() > 0 {
 		if path, err = l.privateCopy(path); err != nil {
 			return err
 		}
 		params, check = "mode=rw", true
 	}
-	if err := checkHeader(path); err != nil {
+	version, err := checkHeader(path)
+	if err != nil {
 		return err
+	}
+	if !check && version < uint32(len(migrations)) { // to be migrated
+		if path, err = l.privateCopy(path); err != nil {
+			return err
+		}
+		params = "mode=rw"
 	}
 	d, err := openDB(path, params, pragmas...)
 	if err != nil {
@@ -578,7 +591,7 @@ func (l *Ledger) backup() error {
 	if err := l.db.exec("VACUUM INTO ?", path); err != nil {
 		return err
 	}
-	d, err := openDB(path, "mode=ro&immutable=1", pragmas...)
+	d, err := openDB(path, immutable, pragmas...)
 	if err != nil {
 		return err
 	}

@@ -121,7 +121,7 @@ func (l *Ledger) archived(a *mail.Archived) error {
 	if err := l.isSource(in.Ref.Account); err != nil {
 		return err
 	}
-	return l.claimAgain(lost, in, id)
+	return l.claimAgain(lost, in, id, !a.Copied)
 }
 
 // revived returns the missing message that was fetched again, at its new place;
@@ -141,11 +141,11 @@ func (l *Ledger) revived(lost *lost, a *mail.Archived) (int64, error) {
 	return id, l.moveTo(id, a.Receipt.Place)
 }
 
-// claimAgain adds a claim by fetching; the claim that the same UID had on a
-// missing message is used again.
-func (l *Ledger) claimAgain(lost *lost, in mail.Info, message int64) error {
+// claimAgain adds a claim; the claim that the same UID had on a missing message is
+// used again.
+func (l *Ledger) claimAgain(lost *lost, in mail.Info, message int64, fetched bool) error {
 	if len(lost.claims) == 0 {
-		return l.insertClaim(in, message, true)
+		return l.insertClaim(in, message, fetched)
 	}
 	box, err := l.boxID(in.Ref.Account, in.Ref.Mailbox)
 	if err != nil {
@@ -154,10 +154,10 @@ func (l *Ledger) claimAgain(lost *lost, in mail.Info, message int64) error {
 	key := lostClaim{box, int64(in.Ref.UIDValidity), in.Ref.UID}
 	id := lost.claims[key]
 	if id == 0 || in.Ref.UID == "" {
-		return l.insertClaim(in, message, true)
+		return l.insertClaim(in, message, fetched)
 	}
 	delete(lost.claims, key)
-	return l.renew(id, in, message, true)
+	return l.renew(id, in, message, fetched)
 }
 
 // isSource notes that mail was copied from an account.

@@ -101,6 +101,8 @@ CREATE TABLE upload (
   altered     BLOB                    -- digest of what the destination made of it
 );
 CREATE INDEX upload_box ON upload (box, state);
+`, `
+CREATE INDEX message_object ON message (object) WHERE object IS NOT NULL;
 `}
 
 // idBits is how many bits of a message's or claim's id number it within its
