@@ -295,7 +295,7 @@ func TestConfigured(t *testing.T) {
 	found(t, Password{Entry: Entry{Command: "printf '" + secret + "'"}})
 	found(t, Password{Entry: Entry{File: write(t, 0o600, secret)}})
 	refused(t, Password{Entry: Entry{Command: "false"}, Netrc: write(t, 0o600, "default password "+secret)}, mail.KindAuth, "failed", "")
-	refused(t, Password{User: "a", Host: "h", Entry: Entry{Keyring: true}}, mail.KindAuth, "the keyring has no password for a at h", "password-file")
+	refused(t, Password{User: "a", Host: "h", Entry: Entry{Keyring: true}}, mail.KindAuth, "there is no keyring in this session", "password-file")
 	// What is typed, and the environment, go before it.
 	other := Entry{Password: "other"}
 	found(t, Password{Given: secret, Entry: other})

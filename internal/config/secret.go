@@ -116,7 +116,11 @@ func (p Password) configured(ctx context.Context) (s auth.Secret, found bool, er
 			return "", false, nil // nobody said that it is there: look further
 		}
 	}
-	if p.Entry.Keyring && err == nil && !found {
+	switch {
+	case p.Entry.Keyring && p.Keyring == nil:
+		err = noPassword(fmt.Errorf("the password of %s at %s is in the keyring, and there is no keyring in this session", p.User, p.Host),
+			"run it in the session of a desktop; for runs from cron or a timer keep it in a file of mode 0600 (password-file in the configuration)")
+	case p.Entry.Keyring && err == nil && !found:
 		err = noPassword(fmt.Errorf("the keyring has no password for %s at %s", p.User, p.Host),
 			"mailhaul setup stores it there; or give password-command or password-file in the configuration")
 	}
