@@ -152,15 +152,21 @@ func everyDeath(t *testing.T, open Open) {
 		})
 }
 
-// checkRecovered asserts that what was reported is readable, and that Recover
-// takes nothing for a message that is none.
+// checkRecovered asserts that what was reported is there and readable, and that
+// Recover takes nothing for a message that is none.
 func checkRecovered(t *testing.T, a archive.Archive, l *Ledger, when string) {
 	t.Helper()
+	reported := l.count() // Recover takes off the record what it does not find
 	if err := recoverAll(t.Context(), a, l, crashMessages()); err != nil {
 		t.Errorf("%s: recover: %v", when, err)
 		return
 	}
 	checkReadable(t, a, l, when)
+	for k, n := range reported {
+		if have := l.count()[k]; have < n {
+			t.Errorf("%s: %v: reported %d times, there %d times", when, k, n, have)
+		}
+	}
 	want := wanted(crashMessages())
 	for k, n := range l.count() {
 		if n > want[k] {

@@ -387,6 +387,69 @@ func TestEarlySyncFails(t *testing.T) {
 	}
 }
 
+// What goes wrong with one message's file is told for that message: it is not
+// archived, even where only close says so, and no other is lost over it.
+func TestFailedCloseIsNoReceipt(t *testing.T) {
+	for _, mode := range []faultfs.Mode{faultfs.Fail, faultfs.Late} {
+		hit := 0
+		for n := 1; ; n++ {
+			disk := faultfs.NewMem()
+			f := faultfs.New(disk, faultfs.Plan{At: n, Mode: mode, Err: syscall.EIO})
+			a := openFS(t, f, Options{})
+			ok := true
+			for i := range 3 {
+				m := testMessage{Mailbox: "INBOX", Wire: fmt.Sprintf("Subject: %d\r\n\r\n", i)}
+				ok = ok && a.Append(context.Background(), m.Info(), m.Octets()) == nil
+			}
+			g, err := a.Commit(context.Background())
+			if ok && strings.Contains(f.Where(), "(close INBOX/tmp/") {
+				hit++
+				if mail.KindOf(err) != mail.KindDisk || len(g.Receipts) != 2 {
+					t.Errorf("%v at %s: %d receipts, %v", mode, f.Where(), len(g.Receipts), err)
+				}
+			}
+			a.Close()
+			if !f.Hit() {
+				break
+			}
+		}
+		if hit != 3 {
+			t.Errorf("%v: %d files failed to close", mode, hit)
+		}
+	}
+}
+
+// A directory whose sync failed once is not trusted again: the kernel says only once
+// that entries were lost.
+func TestFailedSyncOfADirectoryIsFinal(t *testing.T) {
+	hit := 0
+	for n := 1; ; n++ {
+		disk := faultfs.NewMem()
+		f := faultfs.New(disk, faultfs.Plan{At: n, Err: syscall.EIO})
+		a := openFS(t, f, Options{})
+		m := testMessage{Mailbox: "INBOX", Wire: "Subject: 1\r\n\r\n"}
+		if a.Append(context.Background(), m.Info(), m.Octets()) == nil {
+			_, err := a.Commit(context.Background())
+			if strings.Contains(f.Where(), "(syncdir ") && err != nil {
+				hit++
+				again := testMessage{Mailbox: "INBOX", Wire: "Subject: 2\r\n\r\n"}
+				aerr := a.Append(context.Background(), again.Info(), again.Octets())
+				g, cerr := a.Commit(context.Background())
+				if len(g.Receipts) > 0 || aerr == nil && cerr == nil {
+					t.Errorf("after %s: %d receipts, %v, %v", f.Where(), len(g.Receipts), aerr, cerr)
+				}
+			}
+		}
+		a.Close()
+		if !f.Hit() {
+			break
+		}
+	}
+	if hit == 0 {
+		t.Error("no sync of a directory failed")
+	}
+}
+
 func TestDiskFullNamesPathAndHint(t *testing.T) {
 	f := faultfs.New(faultfs.NewMem(), faultfs.Plan{})
 	a := openFS(t, f, Options{})
