@@ -361,6 +361,7 @@ func (b *box) account(pend []*pending) {
 		case p.item == nil, p.retry:
 		case p.missing:
 			b.lost++
+			b.final(p.held.Message) // it may be there under another UID: look before sending again
 			b.failed(ref, &mail.Error{Kind: mail.KindIntegrity, Ref: b.ref(mail.Ref{}), Op: "append " + describe(p.held),
 				Err: fmt.Errorf("the server said OK, and the message is not there")})
 		case p.answer.Unsent != nil:

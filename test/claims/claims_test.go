@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -97,7 +98,8 @@ func checkClaim(t *testing.T, heading string, n int, held string) {
 	}
 }
 
-// tests are the test functions of a directory, and the strings in each.
+// tests are the functions of a directory's tests, and the strings in each and in
+// those it calls.
 type tests map[string][]string
 
 var known = make(map[string]tests)
@@ -127,7 +129,8 @@ func read(t *testing.T, dir string) tests {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := make(tests)
+	own, all := make(tests), make(tests)
+	calls := make(map[string][]string)
 	for _, file := range files {
 		f, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
 		if err != nil {
@@ -139,15 +142,27 @@ func read(t *testing.T, dir string) tests {
 				continue
 			}
 			texts := []string{}
+			name := fn.Name.Name
 			ast.Inspect(fn, func(n ast.Node) bool {
-				if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
-					if s, err := strconv.Unquote(lit.Value); err == nil {
+				switch n := n.(type) {
+				case *ast.BasicLit:
+					if s, err := strconv.Unquote(n.Value); err == nil && n.Kind == token.STRING {
 						texts = append(texts, s)
+					}
+				case *ast.CallExpr:
+					if f, ok := n.Fun.(*ast.Ident); ok {
+						calls[name] = append(calls[name], f.Name)
 					}
 				}
 				return true
 			})
-			all[fn.Name.Name] = texts
+			own[name] = texts
+		}
+	}
+	for name, texts := range own {
+		all[name] = slices.Clone(texts)
+		for _, f := range calls[name] {
+			all[name] = append(all[name], own[f]...)
 		}
 	}
 	return all

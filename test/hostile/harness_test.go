@@ -74,6 +74,7 @@ type target struct {
 	place   string                       // as on the command line
 	genuine func() []string              // octets of every message it ever had, wire form
 	left    func() []string              // of those it has now
+	good    func(t *testing.T) target    // the same account with the same mail at a server that behaves
 	check   func(t *testing.T, runs int) // more to hold after a run; may be nil
 }
 

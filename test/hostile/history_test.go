@@ -208,13 +208,6 @@ func (h *history) check() {
 	}
 }
 
-func octetsOf(msgs []testserver.IMAPMessage) (all []string) {
-	for _, m := range msgs {
-		all = append(all, m.Octets)
-	}
-	return all
-}
-
 // end brings everything to rest.
 func (h *history) end() {
 	h.full.Store(false)

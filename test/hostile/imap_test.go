@@ -3,7 +3,9 @@ package hostile
 import (
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -35,23 +37,36 @@ func imap(msgs []string, edit func(*testserver.IMAP)) func(t *testing.T) target 
 				had = append(had, m.Octets)
 			}
 		}
-		if err := s.Start(); err != nil {
-			t.Fatal(err)
+		good := &testserver.IMAP{Capabilities: capable, Messages: slices.Clone(s.Messages), Boxes: maps.Clone(s.Boxes)}
+		srv := imapTarget(t, s, had)
+		srv.good = func(t *testing.T) target {
+			for i := range good.Messages {
+				good.Messages[i].Flags, good.Messages[i].Date = `\Seen`, ""
+			}
+			return imapTarget(t, good, had)
 		}
-		t.Cleanup(func() { s.Close() })
-		return target{
-			place:   imapPlace("imap+insecure", s),
-			genuine: func() []string { return had },
-			left: func() (all []string) {
-				for _, name := range append([]string{"INBOX"}, boxes(s)...) {
-					for _, m := range s.Held(name) {
-						all = append(all, m.Octets)
-					}
+		return srv
+	}
+}
+
+func imapTarget(t *testing.T, s *testserver.IMAP, had []string) target {
+	t.Helper()
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return target{
+		place:   imapPlace("imap+insecure", s),
+		genuine: func() []string { return had },
+		left: func() (all []string) {
+			for _, name := range append([]string{"INBOX"}, boxes(s)...) {
+				for _, m := range s.Held(name) {
+					all = append(all, m.Octets)
 				}
-				return all
-			},
-			check: func(t *testing.T, _ int) { onlyOurs(t, s) },
-		}
+			}
+			return all
+		},
+		check: func(t *testing.T, _ int) { onlyOurs(t, s) },
 	}
 }
 
@@ -184,12 +199,19 @@ func over(scheme string, start func(*testing.T) target) func(*testing.T) target 
 
 func TestIMAP(t *testing.T) {
 	t.Parallel()
+	for _, a := range imapAttacks() {
+		t.Run(a.name, a.play)
+	}
+}
+
+// imapAttacks are IMAP servers that attack who reads from them.
+func imapAttacks() []attack {
 	three := letters(3)
 	m2 := testserver.IMAPMessage{UID: 2, Octets: letter(2), Flags: `\Seen`}
 	meta := m2.Meta()
 	var times atomic.Int32
 	starttls := "IMAP4rev1 STARTTLS AUTH=PLAIN"
-	for _, a := range []attack{
+	return []attack{
 		// What is said before the login.
 		{name: "1 greeting of garbage", start: imap(three, greeting("\x1b]0;x\x07 hello")), exit: 1, again: 1, left: 3},
 		{name: "1 greeting of HTTP", start: imap(three, greeting("HTTP/1.1 400 Bad Request")), exit: 1, again: 1, left: 3},
@@ -502,7 +524,5 @@ func TestIMAP(t *testing.T) {
 			return false
 		})), exit: 3, again: 3, left: 3},
 		{name: "fault 29 read-only mailbox", start: imap(three, reply("SELECT", "* 3 EXISTS\r\n* OK [UIDVALIDITY 1] ok\r\n* OK [UIDNEXT 4] ok\r\n* OK [PERMANENTFLAGS ()] none\r\n", "OK [READ-ONLY] done")), held: 3, again: 3, left: 3},
-	} {
-		t.Run(a.name, a.play)
 	}
 }

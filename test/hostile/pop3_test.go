@@ -27,7 +27,9 @@ func pop3(msgs []string, f testserver.POP3Faults) func(t *testing.T) target {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { s.Close() })
-		return pop3Target(s, msgs)
+		srv := pop3Target(s, msgs)
+		srv.good = func(t *testing.T) target { return pop3(msgs, testserver.POP3Faults{})(t) }
+		return srv
 	}
 }
 
@@ -57,6 +59,11 @@ func scripted(scheme string, steps ...testserver.Step) func(t *testing.T) target
 			for _, err := range s.Errs() {
 				t.Error(err)
 			}
+		}, good: func(t *testing.T) target {
+			if strings.HasPrefix(scheme, "imap") {
+				return imap(letters(3), nil)(t)
+			}
+			return pop3(letters(3), testserver.POP3Faults{})(t)
 		}}
 	}
 }
@@ -112,12 +119,19 @@ func flood(c net.Conn, octets string, n int) {
 
 // short is a silence that a run notices soon.
 var (
-	brief = []string{"--timeout", "500ms"}
-	short = []string{"--timeout", "500ms", "--max-time", "4s"}
+	brief = []string{"--timeout", "4s"}
+	short = []string{"--timeout", "4s", "--max-time", "8s"}
 )
 
 func TestPOP3(t *testing.T) {
 	t.Parallel()
+	for _, a := range pop3Attacks() {
+		t.Run(a.name, a.play)
+	}
+}
+
+// pop3Attacks are POP3 servers that attack who reads from them.
+func pop3Attacks() []attack {
 	three, five := letters(3), letters(5)
 	long := strings.Repeat("u", 200)
 	stuffed := "Subject: forged\r\n\r\nbefore\r\n.\r\n+OK deleted\r\n+OK bye\r\nSubject: not a message\r\n\r\nafter\r\n"
@@ -127,7 +141,7 @@ func TestPOP3(t *testing.T) {
 		"Subject: 8-bit\r\n\r\n\xff\xfe\x80\r\n", "Subject: no end\r\n\r\nno line end", "no header at all\r\n", "\r\n",
 	}
 	var times atomic.Int32
-	for _, a := range []attack{
+	return []attack{
 		// What is said before the login.
 		{name: "1 greeting of garbage", start: scripted("pop3+insecure", testserver.Send("hello there\r\n"), testserver.Hold()), exit: 1, again: 1, says: "POP3"},
 		{name: "1 greeting of HTTP", start: scripted("pop3+insecure", testserver.Send("HTTP/1.1 400 Bad Request\r\n\r\n"), testserver.Hold()), exit: 1, again: 1},
@@ -310,7 +324,5 @@ func TestPOP3(t *testing.T) {
 		{name: "fault 27 one refused for ever", start: pop3(three, testserver.POP3Faults{Refuse: map[int]string{2: "-ERR message is corrupt"}}), exit: 3, held: 2, again: 3, left: 1, says: "corrupt"},
 		{name: "fault 28 every one refused", start: pop3(three, testserver.POP3Faults{Refuse: map[int]string{1: "-ERR no", 2: "-ERR no", 3: "-ERR no"}}), exit: 3, again: 3, left: 3},
 		{name: "fault 33 one ends the connection", start: pop3(three, testserver.POP3Faults{DropAt: map[int]bool{2: true}}), exit: 3, held: 2, again: 3, left: 1},
-	} {
-		t.Run(a.name, a.play)
 	}
 }

@@ -26,9 +26,19 @@ func once(verb, what string, f func(c *testserver.IMAPConn)) func(*testserver.IM
 // TestProviders plays the manners of providers that docs/quirks.md tells of.
 func TestProviders(t *testing.T) {
 	t.Parallel()
+	for _, a := range providers() {
+		t.Run(a.name, a.play)
+	}
+	for _, c := range providersSent() {
+		t.Run(c.name, c.play)
+	}
+}
+
+// providers are those that mail is read from.
+func providers() []attack {
 	three := letters(3)
 	var times atomic.Int32
-	for _, a := range []attack{
+	return []attack{
 		{name: "Gmail, too many connections", start: imap(three, once("AUTHENTICATE", "", func(c *testserver.IMAPConn) {
 			c.NO("[ALERT] Too many simultaneous connections. (Failure)")
 		})), args: []string{"--max-time", "3s"}, exit: 75},
@@ -110,10 +120,12 @@ func TestProviders(t *testing.T) {
 			}
 		}), held: 3, again: 69, left: 3},
 		{name: "the same UIDVALIDITY for all mailboxes", start: imap(three, named("a", "b")), held: 5},
-	} {
-		t.Run(a.name, a.play)
 	}
-	for _, c := range []sending{
+}
+
+// providersSent are those that mail is sent to.
+func providersSent() []sending {
+	return []sending{
 		{name: "Cyrus, bare line feeds refused", exit: 3, there: 2, says: "bare newlines", end: func(_ *testserver.IMAP, c *testserver.IMAPConn, octets []string) bool {
 			if strings.Contains(octets[0], "letter 2") {
 				c.NO("Message contains bare newlines")
@@ -124,7 +136,5 @@ func TestProviders(t *testing.T) {
 		{name: "Exchange, reserved name", exit: 3, args: []string{"--prefix", "Files"}, bad: is("CREATE", func(_ *testserver.IMAP, c *testserver.IMAPConn) {
 			c.NO("Folder name is reserved.")
 		}), final: -1},
-	} {
-		t.Run(c.name, c.play)
 	}
 }

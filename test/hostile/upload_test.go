@@ -27,8 +27,10 @@ type sending struct {
 	final int           // messages there then; 0 for each of the archive exactly once
 }
 
-// slow is how long an answer takes that comes too late for brief.
-const slow = 1500 * time.Millisecond
+// slow is how long an answer takes that comes too late for hasty.
+const slow = 3 * time.Second
+
+var hasty = []string{"--timeout", "2s"}
 
 func is(verb string, f func(s *testserver.IMAP, c *testserver.IMAPConn)) func(*testserver.IMAP, *testserver.IMAPConn, string) bool {
 	return func(s *testserver.IMAP, c *testserver.IMAPConn, cmd string) bool {
@@ -54,8 +56,15 @@ const syncing = "IMAP4rev1 SASL-IR AUTH=PLAIN UIDPLUS"
 
 func TestUpload(t *testing.T) {
 	t.Parallel()
+	for _, c := range sendings() {
+		t.Run(c.name, c.play)
+	}
+}
+
+// sendings are IMAP servers that attack who sends to them.
+func sendings() []sending {
 	var n atomic.Int32
-	for _, c := range []sending{
+	return []sending{
 		{name: "good"},
 		{name: "good, without UIDPLUS", caps: "IMAP4rev1 SASL-IR AUTH=PLAIN"},
 		{name: "40 no + for the literal", caps: syncing, args: brief, exit: 75, bad: is("APPEND", func(_ *testserver.IMAP, c *testserver.IMAPConn) { _, _ = io.Copy(io.Discard, c.R) })},
@@ -112,7 +121,7 @@ func TestUpload(t *testing.T) {
 			c.OK("[APPENDUID 1 4711] stored")
 			return true
 		}},
-		{name: "40 OK that comes late", args: brief, exit: 75, there: -1, pause: 4 * slow, end: func(s *testserver.IMAP, c *testserver.IMAPConn, octets []string) bool {
+		{name: "40 OK that comes late", args: hasty, exit: 75, there: -1, pause: 4 * slow, end: func(s *testserver.IMAP, c *testserver.IMAPConn, octets []string) bool {
 			code := stored(s, octets)
 			time.Sleep(slow)
 			c.OK(code + "stored")
@@ -161,9 +170,42 @@ func TestUpload(t *testing.T) {
 			c.Send("* 1 FETCH (UID 1 BODY[] {9223372036854775807}\r\nx")
 			return true
 		}},
-	} {
-		t.Run(c.name, c.play)
 	}
+}
+
+// moody is a server that misbehaves until it is good.
+type moody struct {
+	*testserver.IMAP
+	good atomic.Bool
+}
+
+// server starts the destination.
+func (c sending) server(t *testing.T) *moody {
+	t.Helper()
+	s := &moody{IMAP: &testserver.IMAP{Capabilities: capable, Boxes: map[string][]testserver.IMAPMessage{}}}
+	if c.caps != "" {
+		s.Capabilities = c.caps
+	}
+	s.Answer = func(conn *testserver.IMAPConn, cmd string) bool {
+		return c.bad != nil && !s.good.Load() && c.bad(s.IMAP, conn, cmd)
+	}
+	s.Appended = func(conn *testserver.IMAPConn, _ string, octets []string) bool {
+		return c.end != nil && !s.good.Load() && c.end(s.IMAP, conn, octets)
+	}
+	if c.start != nil {
+		c.start(s.IMAP)
+	}
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// rest waits until the server is good.
+func (c sending) rest(s *moody) {
+	time.Sleep(c.pause)
+	s.good.Store(true)
 }
 
 // play fills an archive, sends it to a bad server, and again when it is good.
@@ -175,25 +217,8 @@ func (c sending) play(t *testing.T) {
 	if r := h.run("backup", from.place, h.archive()); r.code != 0 {
 		t.Fatal(r)
 	}
-	var good atomic.Bool
-	s := &testserver.IMAP{Capabilities: capable, Boxes: map[string][]testserver.IMAPMessage{}}
-	if c.caps != "" {
-		s.Capabilities = c.caps
-	}
-	s.Answer = func(conn *testserver.IMAPConn, cmd string) bool {
-		return c.bad != nil && !good.Load() && c.bad(s, conn, cmd)
-	}
-	s.Appended = func(conn *testserver.IMAPConn, _ string, octets []string) bool {
-		return c.end != nil && !good.Load() && c.end(s, conn, octets)
-	}
-	if c.start != nil {
-		c.start(s)
-	}
-	if err := s.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	args := append([]string{"upload", h.archive(), strings.Replace(imapPlace("imap+insecure", s), user+"@", "grace@", 1), "--timeout", "20s", "--max-time", "60s"}, c.args...)
+	s := c.server(t)
+	args := append([]string{"upload", h.archive(), destination(s.IMAP), "--timeout", "20s", "--max-time", "60s"}, c.args...)
 	first := h.run(args...)
 	if first.code != c.exit || !strings.Contains(first.stderr, c.says) {
 		t.Errorf("want exit %d and %q: %v", c.exit, c.says, first)
@@ -205,18 +230,12 @@ func (c sending) play(t *testing.T) {
 	if n := len(s.Held("INBOX")); want >= 0 && n != want {
 		t.Errorf("%d messages are there, want %d: %v", n, want, first)
 	}
-	time.Sleep(c.pause)
-	good.Store(true)
+	c.rest(s)
 	second := h.run(args...)
 	if second.code != c.again {
 		t.Errorf("when it is good again: want exit %d: %v", c.again, second)
 	}
-	var there []string
-	for _, name := range append([]string{"INBOX"}, boxes(s)...) {
-		for _, m := range s.Held(name) {
-			there = append(there, m.Octets)
-		}
-	}
+	there := arrived(s.IMAP)
 	got := digests(there)
 	for d := range digests(three) {
 		if got[d] != 1 && c.final == 0 && c.again == 0 {
@@ -229,7 +248,7 @@ func (c sending) play(t *testing.T) {
 	if r := h.run(args...); r.code != c.again || len(s.Held("INBOX")) > len(there) {
 		t.Errorf("once more: %v", r)
 	}
-	onlyOurs(t, s)
+	onlyOurs(t, s.IMAP)
 	if held := h.held(); fmt.Sprint(held.Size()) != "3" {
 		t.Errorf("%d messages archived", held.Size())
 	}
