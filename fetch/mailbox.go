@@ -34,18 +34,29 @@ func (r *run) mailbox(ctx context.Context, mb mail.Mailbox) (res MailboxResult, 
 			return res, nil, nil
 		}
 	}
+	swept, whole, err := r.sweep(ctx, mb)
+	res.Listed = swept
+	if whole || err != nil {
+		return res, err
+	}
 	l, err := r.list(ctx, mb, state)
 	if err != nil {
 		return res, nil, err
 	}
+	l.less(swept)
 	if l.unidentified == 0 { // else the same ones would come first every time
 		l.cut(r.allow(len(l.wants)))
 	}
-	res.Counts, res.More = l.counts, l.more
+	res.Counts.add(l.counts)
+	res.More = l.more
 	if err := r.recordListing(ctx, mb, l); err != nil {
 		return res, nil, err
 	}
-	r.Notify(mail.Event{Kind: mail.EventMailbox, Ref: mail.Ref{Account: account, Mailbox: mb.Name}, N: int64(len(l.wants)), Octets: l.octets})
+	left := int64(0) // told already
+	if swept > 0 {
+		left = mb.Messages - swept
+	}
+	r.Notify(mail.Event{Kind: mail.EventMailbox, Ref: mail.Ref{Account: account, Mailbox: mb.Name}, N: int64(len(l.wants)) - left, Octets: l.octets})
 	if len(l.wants) == 0 && l.unidentified == 0 {
 		return res, nil, l.incomplete
 	}
@@ -293,6 +304,7 @@ type take struct {
 	book    *book
 	deleted map[string]bool // as listing's
 	asked   *asked          // several goroutines, under book.mu
+	swept   map[string]bool // instead of asked, where nothing was listed: what came, by wantKey
 	counts  Counts          // likewise
 	busy    error           // why nothing more is archived here in this run, likewise
 	writing sync.WaitGroup  // messages handed to a writer
@@ -381,14 +393,28 @@ func (t *take) failLocked(ref mail.Ref, err error) {
 func (t *take) begin(in mail.Info) bool {
 	t.book.mu.Lock()
 	defer t.book.mu.Unlock()
-	return t.asked.take(in.Ref.UID, in.Seq)
+	if t.swept == nil {
+		return t.asked.take(in.Ref.UID, in.Seq)
+	}
+	key := wantKey(in.Ref.UID, in.Seq)
+	came := t.swept[key]
+	t.swept[key] = true
+	return !came
 }
 
 // again takes begin back: the reader failed, the driver will try once more.
 func (t *take) again(in mail.Info) {
 	t.book.mu.Lock()
 	defer t.book.mu.Unlock()
-	t.asked.giveBack(in.Ref.UID, in.Seq)
+	t.giveBackLocked(in)
+}
+
+func (t *take) giveBackLocked(in mail.Info) {
+	if t.swept == nil {
+		t.asked.giveBack(in.Ref.UID, in.Seq)
+		return
+	}
+	delete(t.swept, wantKey(in.Ref.UID, in.Seq))
 }
 
 // refuse ends the fetching of this mailbox, and of no other: the archive cannot
@@ -396,7 +422,7 @@ func (t *take) again(in mail.Info) {
 func (t *take) refuse(in mail.Info, err error) {
 	t.book.mu.Lock()
 	defer t.book.mu.Unlock()
-	t.asked.giveBack(in.Ref.UID, in.Seq)
+	t.giveBackLocked(in)
 	if t.busy == nil {
 		t.busy = &archiveBusy{err}
 	}
@@ -417,7 +443,12 @@ func (t *take) fetch(ctx context.Context, wants []mail.Want) error {
 	if len(wants) == 0 {
 		return nil
 	}
-	return t.Source.Fetch(ctx, t.mb, wants, func(in mail.Info, r io.Reader, err error) error {
+	return t.Source.Fetch(ctx, t.mb, wants, t.deliver(ctx))
+}
+
+// deliver takes what the source brings.
+func (t *take) deliver(ctx context.Context) Deliver {
+	return func(in mail.Info, r io.Reader, err error) error {
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
@@ -433,7 +464,7 @@ func (t *take) fetch(ctx context.Context, wants []mail.Want) error {
 		}
 		t.date(&in)
 		return t.pipeline.take(ctx, t, in, r)
-	})
+	}
 }
 
 func (t *take) refused(in mail.Info, err error) {

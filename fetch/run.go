@@ -56,6 +56,9 @@ type Options struct {
 	Archive   Archive // nil for a dry run into an archive that does not exist
 	Ledger    Ledger
 	Selection mail.Selection
+	// Mailboxes is what Select returned just before for this selection; nil lets Run
+	// ask.
+	Mailboxes []mail.Mailbox
 	DryRun    bool // everything up to the first octet fetched; nothing is written
 	// Limit, if not 0, is how many messages are taken at most that are not known
 	// yet; Result.More tells whether there are others.
@@ -126,15 +129,18 @@ func Run(ctx context.Context, o Options) (Result, error) {
 		o.Notify = func(mail.Event) {}
 	}
 	o.Parallel = max(1, o.Parallel)
-	mailboxes, err := selectMailboxes(ctx, o)
-	if err != nil {
-		return Result{}, err
+	mailboxes := o.Mailboxes
+	if mailboxes == nil {
+		var err error
+		if mailboxes, err = Select(ctx, o.Source, o.Selection); err != nil {
+			return Result{}, err
+		}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r := &run{Options: o, pipeline: newPipeline(ctx, o, cancel), seen: newSeen()}
 	results := make([]MailboxResult, len(mailboxes))
-	err = r.mailboxes(ctx, mailboxes, results)
+	err := r.mailboxes(ctx, mailboxes, results)
 	// What was received is archived even if the run was interrupted.
 	if pipeErr := r.pipeline.finish(); pipeErr != nil {
 		err = pipeErr
@@ -167,25 +173,26 @@ func (r *run) allow(n int) int {
 	return n - int(over)
 }
 
-// selectMailboxes lists the source's mailboxes and checks that every one asked
-// for by name exists.
-func selectMailboxes(ctx context.Context, o Options) ([]mail.Mailbox, error) {
-	all, err := o.Source.Mailboxes(ctx)
+// Select lists the source's mailboxes that are selected, and checks that every one
+// asked for by name exists. Nothing else is asked of the source: it is how a caller
+// finds out whether the server lets it in, before it makes an archive.
+func Select(ctx context.Context, source Source, sel mail.Selection) ([]mail.Mailbox, error) {
+	all, err := source.Mailboxes(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var selected []mail.Mailbox
+	selected := []mail.Mailbox{}
 	for _, mb := range all {
-		if o.Selection.MatchMailbox(mb.Name) {
+		if sel.MatchMailbox(mb.Name) {
 			selected = append(selected, mb)
 		}
 	}
-	for _, pattern := range slices.Concat(o.Selection.Mailboxes, o.Selection.Exclude) {
+	for _, pattern := range slices.Concat(sel.Mailboxes, sel.Exclude) {
 		exists := func(mb mail.Mailbox) bool { return mail.MatchGlob(pattern, mb.Name) }
 		if !mail.IsGlob(pattern) && !slices.ContainsFunc(all, exists) {
 			return nil, &mail.Error{
 				Kind: mail.KindUsage,
-				Ref:  mail.Ref{Account: o.Source.Account(), Mailbox: pattern},
+				Ref:  mail.Ref{Account: source.Account(), Mailbox: pattern},
 				Err:  errors.New("no such mailbox"),
 				Hint: "the mailboxes are " + nameList(all),
 			}

@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"iter"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -190,7 +190,7 @@ func (a *app) copyInto(ctx context.Context, opts fetch.Options, dest place.Archi
 		if e, ok := opts.Source.(fetch.Expecter); ok {
 			e.ExpectAll()
 		}
-		if err := checkMailboxes(ctx, opts); err != nil {
+		if opts.Mailboxes, err = fetch.Select(ctx, opts.Source, opts.Selection); err != nil {
 			return err
 		}
 	}
@@ -200,7 +200,7 @@ func (a *app) copyInto(ctx context.Context, opts fetch.Options, dest place.Archi
 		if err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, v.Close()) }()
+		defer func() { err = errors.Join(err, closeBoth(opts.Source, v)) }()
 		if err := v.Admit(opts.Source.Account(), o.merge); err != nil {
 			return err
 		}
@@ -227,6 +227,17 @@ func (a *app) copyInto(ctx context.Context, opts fetch.Options, dest place.Archi
 	return err
 }
 
+// closeBoth ends the session while the ledger is closed: whatever was read is recorded
+// by then, or the source knows that it was not.
+func closeBoth(src fetch.Source, v *vault.Vault) error {
+	var left error
+	var wg sync.WaitGroup
+	wg.Go(func() { left = src.Close() })
+	err := v.Close()
+	wg.Wait()
+	return errors.Join(err, left)
+}
+
 func mailboxTotals(m fetch.MailboxResult) ui.Mailbox {
 	t := ui.Mailbox{
 		Mailbox: m.Name, Listed: m.Listed, Archived: m.Archived, Adopted: m.Adopted,
@@ -236,21 +247,6 @@ func mailboxTotals(m fetch.MailboxResult) ui.Mailbox {
 		t.Error = m.Err.Error()
 	}
 	return t
-}
-
-// checkMailboxes logs in and lets the engine check the selection, without listing
-// any mailbox.
-func checkMailboxes(ctx context.Context, o fetch.Options) error {
-	o.Source, o.DryRun, o.Notify = namesOnly{o.Source}, true, nil
-	_, err := fetch.Run(ctx, o)
-	return err
-}
-
-// namesOnly is a source of empty mailboxes.
-type namesOnly struct{ fetch.Source }
-
-func (namesOnly) List(context.Context, mail.Mailbox) iter.Seq2[mail.Info, error] {
-	return func(func(mail.Info, error) bool) {}
 }
 
 // noLedger stands for the ledger of an archive that does not exist: nothing is

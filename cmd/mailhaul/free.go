@@ -66,6 +66,7 @@ func (a *app) fetchAndFree(ctx context.Context, o fetch.Options, free freeFlags,
 	var total fetch.Result
 	for {
 		res, err := fetch.Run(ctx, o)
+		o.Mailboxes = nil // what they were before the next turn
 		progress := res.Archived+res.Adopted > 0
 		unbalanced := err == nil && res.Listed != res.Archived+res.Adopted+res.Skipped+res.Failed
 		merge(&total, res)

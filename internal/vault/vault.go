@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -81,6 +82,7 @@ type Vault struct {
 	readOnly  bool
 	committed atomic.Int64 // receipts returned by Commit
 	torn      atomic.Bool  // a Commit failed
+	noting    sync.WaitGroup
 	closed    bool
 }
 
@@ -142,7 +144,8 @@ func (v *Vault) open(ctx context.Context, o Options) error {
 		}
 	}
 	if !o.ReadOnly {
-		mem.note(v.path, v.mark)
+		// A note nobody waits for: it is several fsyncs.
+		v.noting.Go(func() { mem.note(v.path, v.mark) })
 	}
 	return nil
 }
@@ -459,6 +462,7 @@ func (v *Vault) Close() error {
 // release lets go of whatever is open, the lock last.
 func (v *Vault) release() error {
 	v.closed = true
+	v.noting.Wait()
 	var errs []error
 	if v.raw != nil {
 		errs = append(errs, v.raw.Close())
