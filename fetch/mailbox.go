@@ -37,7 +37,7 @@ func (r *run) mailbox(ctx context.Context, mb mail.Mailbox) (res MailboxResult, 
 	swept, whole, err := r.sweep(ctx, mb)
 	res.Listed = swept
 	if whole || err != nil {
-		return res, err
+		return res, nil, err
 	}
 	l, err := r.list(ctx, mb, state)
 	if err != nil {

@@ -35,8 +35,8 @@ func (s *Source) Sweep(ctx context.Context, mb mail.Mailbox, deliver fetch.Deliv
 		return -1, nil // List will say so
 	}
 	defer s.pool.put(c)
-	if s.mayCompress(c, mb.Octets) {
-		return -1, nil
+	if s.mayCompress(c, mb.Octets) || c.Has("OBJECTID") || c.Has("X-GM-EXT-1") {
+		return -1, nil // what is in other mailboxes, too, is not to be fetched twice
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
