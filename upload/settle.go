@@ -2,11 +2,13 @@ package upload
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"mailhaul/mail"
 )
@@ -43,14 +45,8 @@ func (b *box) settleOpen(ctx context.Context, open []mail.Upload) error {
 // settle finds out what became of messages that were sent or may have been, and
 // records it. It changes nothing if it fails.
 func (b *box) settle(ctx context.Context, pend []*pending) error {
-	sizes, flags, err := b.since(ctx, pend)
+	flags, err := b.look(ctx, pend)
 	if err != nil {
-		return err
-	}
-	if err := b.confirm(ctx, pend, sizes); err != nil {
-		return err
-	}
-	if err := b.match(ctx, pend, sizes); err != nil {
 		return err
 	}
 	if err := b.restoreFlags(ctx, pend, flags); err != nil {
@@ -72,6 +68,34 @@ func (b *box) settle(ctx context.Context, pend []*pending) error {
 	b.account(pend)
 	return nil
 }
+
+// looks is how often in all a server is asked for what it said it has stored: a busy
+// one may show the mailbox as it was, for a moment.
+const looks = 3
+
+// look finds out where messages are, if they are, and with which flags.
+func (b *box) look(ctx context.Context, pend []*pending) (flags map[uint32]mail.Flags, err error) {
+	for n := 1; ; n++ {
+		var sizes map[uint32]int64
+		if sizes, flags, err = b.since(ctx, pend); err != nil {
+			return nil, err
+		}
+		if err := b.confirm(ctx, pend, sizes); err != nil {
+			return nil, err
+		}
+		if err := b.match(ctx, pend, sizes); err != nil {
+			return nil, err
+		}
+		if n >= looks || !slices.ContainsFunc(pend, func(p *pending) bool { return p.missing }) {
+			return flags, nil
+		}
+		if err := b.pause(ctx, time.Duration(n)*b.Pause, errNotShown, errNotShown.Error()); err != nil {
+			return nil, err
+		}
+	}
+}
+
+var errNotShown = errors.New("the server does not show what it says it has stored, looking again")
 
 // since lists what came to the mailbox since the first of these was to be sent and
 // is not known.

@@ -47,6 +47,7 @@ type listing struct {
 	uids        uidSet
 	seqs        []bool // by sequence number, second pass only
 	bySeq       bool
+	doubted     bool   // listed a second time, since it was shorter than the server had said
 	labels      labels // a message with one of these is not shown
 }
 
@@ -79,6 +80,10 @@ func (l *listing) run(ctx context.Context) error {
 	}
 	defer l.s.pool.put(c)
 	defer c.Bind(ctx)()
+	return l.list(ctx, c)
+}
+
+func (l *listing) list(ctx context.Context, c *imapconn.Conn) error {
 	// Selected anew even where it is selected already: the listing is to be of now.
 	sel, _, err := c.Examine(ctx, l.mb.Raw, "UID FETCH 1:* "+items(c, l.more()))
 	if err != nil {
@@ -97,12 +102,22 @@ func (l *listing) run(ctx context.Context) error {
 		return res.Err()
 	}
 	if l.missing(c, sel) <= 0 {
-		return nil
+		return l.doubt(ctx, c, sel)
 	}
 	if _, limited := res.Limit(); limited {
 		return res.Err()
 	}
 	return l.again(ctx, c, sel, res)
+}
+
+// doubt lists once more what has fewer messages than the list of mailboxes said:
+// they were removed since, or a busy server shows an older state for a moment.
+func (l *listing) doubt(ctx context.Context, c *imapconn.Conn, sel imapconn.Selected) error {
+	if l.doubted || l.mb.Messages <= sel.Exists {
+		return nil
+	}
+	l.doubted = true
+	return l.list(ctx, c)
 }
 
 // check compares UIDVALIDITY with what the caller knows.
