@@ -118,7 +118,7 @@ func makePlan(ctx context.Context, o Options, mode string) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkNames(o, mailboxes); err != nil {
+	if err := o.Selection.CheckNames(o.Source.Account(), mailboxes); err != nil {
 		return nil, err
 	}
 	for _, mb := range mailboxes {
@@ -145,16 +145,6 @@ func makePlan(ctx context.Context, o Options, mode string) (*Plan, error) {
 	}
 	plan.sum()
 	return plan, nil
-}
-
-func checkNames(o Options, all []mail.Mailbox) error {
-	for _, pattern := range slices.Concat(o.Selection.Mailboxes, o.Selection.Exclude) {
-		exists := func(mb mail.Mailbox) bool { return mail.MatchGlob(pattern, mb.Name) }
-		if !mail.IsGlob(pattern) && !slices.ContainsFunc(all, exists) {
-			return &mail.Error{Kind: mail.KindUsage, Ref: mail.Ref{Account: o.Source.Account(), Mailbox: pattern}, Err: errors.New("no such mailbox")}
-		}
-	}
-	return nil
 }
 
 // mailbox lists one mailbox and holds every message against rule and ledger.

@@ -73,7 +73,7 @@ func (c *comparison) pairs(ctx context.Context) ([]pair, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.checkNames(left); err != nil {
+	if err := c.Selection.CheckNames("", left); err != nil {
 		return nil, err
 	}
 	byName := make(map[string]int)
@@ -111,16 +111,6 @@ func (c *comparison) targets(left, right []mail.Mailbox) []string {
 		names[i] = mb.Name
 	}
 	return names
-}
-
-func (c *comparison) checkNames(all []mail.Mailbox) error {
-	for _, pattern := range c.Selection.Mailboxes {
-		if !mail.IsGlob(pattern) && !slices.ContainsFunc(all, func(mb mail.Mailbox) bool { return mail.MatchGlob(pattern, mb.Name) }) {
-			return &mail.Error{Kind: mail.KindUsage, Ref: mail.Ref{Mailbox: pattern}, Err: errors.New("there is no such mailbox"),
-				Hint: "the report of a verify without --mailbox names them all"}
-		}
-	}
-	return nil
 }
 
 // state is how far an item got.

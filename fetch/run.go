@@ -3,7 +3,6 @@ package fetch
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -187,31 +186,7 @@ func Select(ctx context.Context, source Source, sel mail.Selection) ([]mail.Mail
 			selected = append(selected, mb)
 		}
 	}
-	for _, pattern := range slices.Concat(sel.Mailboxes, sel.Exclude) {
-		exists := func(mb mail.Mailbox) bool { return mail.MatchGlob(pattern, mb.Name) }
-		if !mail.IsGlob(pattern) && !slices.ContainsFunc(all, exists) {
-			return nil, &mail.Error{
-				Kind: mail.KindUsage,
-				Ref:  mail.Ref{Account: source.Account(), Mailbox: pattern},
-				Err:  errors.New("no such mailbox"),
-				Hint: "the mailboxes are " + nameList(all),
-			}
-		}
-	}
-	return selected, nil
-}
-
-func nameList(all []mail.Mailbox) string {
-	const most = 20
-	var names []string
-	for _, mb := range all {
-		names = append(names, mb.Name)
-	}
-	slices.Sort(names)
-	if len(names) > most {
-		names = append(names[:most], fmt.Sprintf("and %d more", len(names)-most))
-	}
-	return strings.Join(names, ", ")
+	return selected, sel.CheckNames(source.Account(), all)
 }
 
 // mailboxes works through the mailboxes, some at a time, and fills results. What one

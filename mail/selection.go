@@ -1,7 +1,10 @@
 package mail
 
 import (
+	"errors"
+	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -43,6 +46,37 @@ func (s Selection) MatchMailbox(name string) bool {
 		}
 	}
 	return false
+}
+
+// CheckNames returns an error of KindUsage where a mailbox that is selected or
+// excluded by its name, not by a pattern, is none of all. account is for the error.
+func (s Selection) CheckNames(account string, all []Mailbox) error {
+	for _, name := range slices.Concat(s.Mailboxes, s.Exclude) {
+		if IsGlob(name) || slices.ContainsFunc(all, func(mb Mailbox) bool { return MatchGlob(name, mb.Name) }) {
+			continue
+		}
+		return &Error{
+			Kind: KindUsage, Ref: Ref{Account: account, Mailbox: name},
+			Err: errors.New("no such mailbox"), Hint: nameMailboxes(all),
+		}
+	}
+	return nil
+}
+
+func nameMailboxes(all []Mailbox) string {
+	const most = 20
+	if len(all) == 0 {
+		return "there are no mailboxes"
+	}
+	names := make([]string, len(all))
+	for i, mb := range all {
+		names[i] = mb.Name
+	}
+	slices.Sort(names)
+	if len(names) > most {
+		names = append(names[:most], fmt.Sprintf("and %d more", len(names)-most))
+	}
+	return "the mailboxes are " + strings.Join(names, ", ")
 }
 
 // Match tells whether a message is selected, and whether that can be said: known

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"iter"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -53,11 +52,7 @@ func Server(ctx context.Context, src Source, o Options) (*Sizes, error) {
 	if err != nil {
 		return nil, err
 	}
-	names := make([]string, len(boxes))
-	for i, mb := range boxes {
-		names[i] = mb.Name
-	}
-	if err := checkNames(o.Selection, names); err != nil {
+	if err := o.Selection.CheckNames(src.Account(), boxes); err != nil {
 		return nil, err
 	}
 	c := newCounter(o.Now)
@@ -70,16 +65,6 @@ func Server(ctx context.Context, src Source, o Options) (*Sizes, error) {
 		}
 	}
 	return c.sizes(o.Senders), nil
-}
-
-func checkNames(sel mail.Selection, names []string) error {
-	for _, p := range sel.Mailboxes {
-		if !mail.IsGlob(p) && !slices.ContainsFunc(names, func(n string) bool { return mail.MatchGlob(p, n) }) {
-			return &mail.Error{Kind: mail.KindUsage, Ref: mail.Ref{Mailbox: p}, Err: errors.New("there is no such mailbox"),
-				Hint: "mailhaul size without --mailbox lists them"}
-		}
-	}
-	return nil
 }
 
 // listed is one message until its header is known.
@@ -204,7 +189,11 @@ func Archive(ctx context.Context, l Ledger, open func(context.Context, mail.Rece
 	if err != nil {
 		return nil, err
 	}
-	if err := checkNames(o.Selection, names); err != nil {
+	boxes := make([]mail.Mailbox, len(names))
+	for i, name := range names {
+		boxes[i].Name = name
+	}
+	if err := o.Selection.CheckNames("", boxes); err != nil {
 		return nil, err
 	}
 	c := newCounter(o.Now)

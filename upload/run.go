@@ -292,11 +292,8 @@ func (r *run) selected(ctx context.Context) ([]mail.Mailbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, pattern := range slices.Concat(r.Selection.Mailboxes, r.Selection.Exclude) {
-		exists := func(mb mail.Mailbox) bool { return mail.MatchGlob(pattern, mb.Name) }
-		if !mail.IsGlob(pattern) && !slices.ContainsFunc(all, exists) {
-			return nil, &mail.Error{Kind: mail.KindUsage, Ref: mail.Ref{Mailbox: pattern}, Err: errors.New("no such mailbox")}
-		}
+	if err := r.Selection.CheckNames("", all); err != nil {
+		return nil, err
 	}
 	return slices.DeleteFunc(all, func(mb mail.Mailbox) bool { return !r.Selection.MatchMailbox(mb.Name) }), nil
 }

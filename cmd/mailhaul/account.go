@@ -65,7 +65,7 @@ func (a *app) account(ctx context.Context, typed string, s secretFlags, limit *r
 			Timeout: a.flags.timeout, Limit: limit, Trace: trace,
 		},
 		secret: config.Password{
-			User: p.User, Host: p.Host, Command: s.command, File: s.file, Env: "MAILHAUL_PASSWORD", Netrc: netrc(),
+			User: p.User, Host: p.Host, Command: s.command, File: s.file, Env: config.Env, Netrc: netrc(),
 		},
 	}
 	if named != nil {

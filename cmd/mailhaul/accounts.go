@@ -33,12 +33,12 @@ touched.`,
 			return a.accountList()
 		},
 	}
-	var yes bool
+	var yes, dryRun bool
 	list := &cobra.Command{
 		Use: "list", Short: "List the accounts",
 		Example: `  mailhaul account list
   mailhaul account list --json`,
-		Args: cobra.NoArgs,
+		Args: arguments(0, 0, "no argument"),
 		RunE: func(*cobra.Command, []string) error { return a.accountList() },
 	}
 	show := &cobra.Command{
@@ -55,10 +55,11 @@ schedule ACCOUNT --remove.`,
 		Example: "  mailhaul account remove home --yes",
 		Args:    arguments(1, 1, "an ACCOUNT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.accountRemove(cmd.Context(), args[0], yes)
+			return a.accountRemove(cmd.Context(), args[0], yes, dryRun)
 		},
 	}
 	remove.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	remove.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "say what would be removed, and change nothing")
 	cmd.AddCommand(list, show, remove)
 	return cmd
 }
@@ -210,7 +211,7 @@ func notifyText(n config.Notify) string {
 	return strings.Join(to, "; ") + " on " + strings.Join(n.On, ", ")
 }
 
-func (a *app) accountRemove(ctx context.Context, name string, yes bool) error {
+func (a *app) accountRemove(ctx context.Context, name string, yes, dryRun bool) error {
 	ac, err := a.named(name)
 	if err != nil {
 		return err
@@ -223,6 +224,9 @@ func (a *app) accountRemove(ctx context.Context, name string, yes bool) error {
 		return err
 	}
 	switch {
+	case dryRun:
+		a.ui.Result("%s: would be removed from %s; the archive would stay", name, f.Path)
+		return nil
 	case yes:
 	case a.canAsk():
 		a.ui.Note("the archive %s, the password and a schedule stay", archiveText(ac))

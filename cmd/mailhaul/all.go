@@ -245,7 +245,7 @@ func add(total map[string]any, ended any) {
 // takePassword takes MAILHAUL_PASSWORD out of the environment for all accounts
 // that have no entry of their own: one password is hardly that of all.
 func (a *app) takePassword() error {
-	s, err := config.TakeEnvironment("MAILHAUL_PASSWORD")
+	s, err := config.TakeEnvironment(config.Env)
 	if err != nil {
 		return err
 	}

@@ -57,8 +57,9 @@ STARTTLS and STLS). ARCHIVE is a directory; it is made as Maildir, or as mbox if
 it is written mbox:DIR on the first run.
 
 The password is taken from the first of these that is there: --password-command,
---password-file, MAILHAUL_PASSWORD, ~/.netrc, a question on the terminal. The command
-is run without a shell; write sh -c '…' if it needs one.
+--password-file, MAILHAUL_PASSWORD, what the configuration says of the account, the
+keyring of the system, ~/.netrc, a question on the terminal. The command is run
+without a shell; write sh -c '…' if it needs one.
 
 The selection flags only narrow. Dates are the server's (INTERNALDATE; over POP3
 the topmost Received line).`,

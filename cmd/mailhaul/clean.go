@@ -101,6 +101,9 @@ func record(f *pflag.FlagSet, register func()) *rule {
 	r := &rule{}
 	f.VisitAll(func(fl *pflag.Flag) {
 		if !before[fl.Name] {
+			if fl.DefValue == "[]" { // which only a value of the parser's own is known not to show
+				fl.DefValue = ""
+			}
 			fl.Value = recorded{fl.Value, fl, r}
 		}
 	})

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mailhaul/fetch"
+	"mailhaul/internal/config"
 	"mailhaul/internal/durable"
 	"mailhaul/internal/ledger"
 	"mailhaul/internal/ui"
@@ -86,8 +87,8 @@ that is lost, it is learnt again by content. With --archive the messages are kep
 in an archive on the way, and it remembers.
 
 The source's password is found as backup does. The destination's comes from
---dest-password-command, --dest-password-file, MAILHAUL_DEST_PASSWORD, ~/.netrc or a
-question on the terminal.`,
+--dest-password-command, --dest-password-file, MAILHAUL_DEST_PASSWORD, and then as the
+source's.`,
 		Example: `  mailhaul migrate imaps://ada@old.example.org imaps://ada@new.example.org --dry-run
   mailhaul migrate imaps://ada@old.example.org imaps://ada@new.example.org
   mailhaul migrate pop3s://ada@old.example.org imaps://ada@new.example.org --mark-seen
@@ -144,7 +145,7 @@ func (a *app) migrateFrom(ctx context.Context, source, dest string, o migrateFla
 	if err != nil {
 		return err
 	}
-	to.secret.Env = "MAILHAUL_DEST_PASSWORD" // the source's is no guess to make
+	to.secret.Env = config.DestEnv // the source's is no guess to make
 	if o.fingerprint == "" && a.flags.fingerprint != "" {
 		to.server.Fingerprint = "" // that of the source
 		if to.named != nil {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -66,7 +67,8 @@ func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	began := time.Now()
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		err = a.writeError()
 	}
@@ -74,6 +76,7 @@ func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
 		a.tell(ctx, err)
 	}
 	code := a.code(ctx, err)
+	a.ui.End(strings.TrimPrefix(cmd.CommandPath(), root.Name()+" "), time.Since(began), code)
 	a.deliver()
 	return code
 }
@@ -126,7 +129,7 @@ func newRoot(a *app) *cobra.Command {
 A server is written imaps://USER@HOST or pop3s://USER@HOST (imap:// and pop3://
 ask for STARTTLS and STLS), an archive as a directory. Passwords are never part of
 a place: see mailhaul backup --help.`,
-		Example: `  mailhaul demo                                  try it: servers and mail are built in
+		Example: `  mailhaul demo                                    try it: servers and mail are built in
   mailhaul backup imaps://ada@example.org ~/Mail   copy what is new
   mailhaul verify ~/Mail                           read every octet back`,
 		SilenceErrors:     true,
@@ -178,7 +181,7 @@ func unknownVerb(root *cobra.Command, word string) error {
 			names = append(names, c.Name())
 		}
 	}
-	hint := "mailhaul --help lists the verbs"
+	hint := root.CommandPath() + " --help lists the verbs"
 	if near := place.Nearest(word, names); near != "" {
 		hint = "did you mean " + root.CommandPath() + " " + near + "?"
 	}

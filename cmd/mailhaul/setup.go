@@ -33,6 +33,7 @@ type setupFlags struct {
 	autoconfig           []string
 	backup, schedule     bool
 	noBackup, noSchedule bool
+	dryRun               bool
 }
 
 func newSetup(a *app) *cobra.Command {
@@ -73,6 +74,7 @@ refers to it.`,
 	f.BoolVar(&o.backup, "backup", false, "make the first backup at once, without a question")
 	f.BoolVar(&o.noBackup, "no-backup", false, "make no backup now, without a question")
 	f.BoolVar(&o.schedule, "schedule", false, "make a backup every day, without a question")
+	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "find and test the servers, and store nothing")
 	f.BoolVar(&o.noSchedule, "no-schedule", false, "make no schedule, without a question")
 	return cmd
 }
@@ -132,6 +134,10 @@ func (a *app) setup(cmd *cobra.Command, address string, o setupFlags) (err error
 	name, archive, err := s.choose(ctx, file)
 	if err != nil {
 		return err
+	}
+	if o.dryRun {
+		a.ui.Result("The account %s would be in %s, its mail in %s.", name, file.Path, archive)
+		return nil
 	}
 	if err := s.store(ctx, file.Path, name, archive, chosen); err != nil {
 		return err

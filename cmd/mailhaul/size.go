@@ -77,8 +77,9 @@ func (a *app) size(ctx context.Context, typed string, o sizeFlags) (err error) {
 		return err
 	}
 	var s *size.Sizes
-	var name string
+	name, side := "", "archive"
 	if named != nil || place.IsServer(typed) {
+		side = "source"
 		s, name, err = a.sizeOfServer(ctx, typed, o, so)
 	} else {
 		s, name, err = a.sizeOfArchive(ctx, typed, so)
@@ -86,9 +87,17 @@ func (a *app) size(ctx context.Context, typed string, o sizeFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	a.showSizes(name, s, time.Since(began))
+	label := name
+	if side == "source" {
+		label = mail.AccountLabel(name)
+	}
+	a.showSizes(label, s)
+	a.ui.Object(map[string]any{
+		"type": "summary", "command": "size", side: name, "place": name, "mailboxes": len(s.Mailboxes), "messages": s.Total.Messages, "octets": s.Total.Octets,
+		"unsized": s.Unsized, "seconds": time.Since(began).Seconds(), "exit": exitDone,
+	})
 	if page != nil {
-		return page.finish(sizePage(name, s, began).WriteHTML)
+		return page.finish(sizePage(label, s, began).WriteHTML)
 	}
 	return nil
 }
@@ -182,7 +191,7 @@ func (c chart) rows() (rows []ui.BarRow, more string) {
 }
 
 // showSizes prints charts, or with --json an object for each group.
-func (a *app) showSizes(name string, s *size.Sizes, took time.Duration) {
+func (a *app) showSizes(name string, s *size.Sizes) {
 	columns, plain := columnsOf(a.stdout), !localeIsUTF8()
 	for _, c := range charts(s) {
 		rows, more := c.rows()
@@ -197,10 +206,6 @@ func (a *app) showSizes(name string, s *size.Sizes, took time.Duration) {
 		a.ui.Object(map[string]any{"type": "rule", "name": r.Flags, "messages": r.Messages, "octets": r.Octets})
 	}
 	a.ui.Bars(ui.Bars{Title: "What mailhaul clean would free with", Rows: rules}, columns, plain)
-	a.ui.Object(map[string]any{
-		"type": "summary", "command": "size", "place": name, "mailboxes": len(s.Mailboxes), "messages": s.Total.Messages, "octets": s.Total.Octets,
-		"unsized": s.Unsized, "seconds": took.Seconds(), "exit": exitDone,
-	})
 	a.ui.Result("%s: %s, %s, in %s", name, ui.Plural(s.Total.Messages, "message"), ui.Octets(s.Total.Octets), ui.Plural(int64(len(s.Mailboxes)), "mailbox"))
 }
 

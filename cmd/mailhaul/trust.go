@@ -18,8 +18,10 @@ import (
 	"mailhaul/mail"
 )
 
+type trustFlags struct{ remove, dryRun bool }
+
 func newTrust(a *app) *cobra.Command {
-	var remove bool
+	var o trustFlags
 	cmd := &cobra.Command{
 		Use:   "trust HOST",
 		Short: "Show a certificate, ask, and store its fingerprint",
@@ -42,9 +44,10 @@ says what is expected, and the server shows it.`,
   mailhaul trust mail.example.org --tls-fingerprint 8A:2F:…     # without a question, if it is this one
   mailhaul trust mail.example.org --remove`,
 		Args: arguments(1, 1, "a HOST"),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.trust(cmd.Context(), args[0], remove) },
+		RunE: func(cmd *cobra.Command, args []string) error { return a.trust(cmd.Context(), args[0], o) },
 	}
-	cmd.Flags().BoolVar(&remove, "remove", false, "forget what was stored")
+	cmd.Flags().BoolVar(&o.remove, "remove", false, "forget what was stored")
+	cmd.Flags().BoolVarP(&o.dryRun, "dry-run", "n", false, "show the certificate and what is stored, and change nothing")
 	return cmd
 }
 
@@ -103,7 +106,7 @@ func (a *app) certificate(ctx context.Context, s dial.Server) ([]*x509.Certifica
 	return nil, err
 }
 
-func (a *app) trust(ctx context.Context, typed string, remove bool) error {
+func (a *app) trust(ctx context.Context, typed string, o trustFlags) error {
 	ctx, cancel := a.limit(ctx)
 	defer cancel()
 	s, err := a.trustedServer(typed)
@@ -115,9 +118,13 @@ func (a *app) trust(ctx context.Context, typed string, remove bool) error {
 	if err != nil {
 		return err
 	}
-	if remove {
+	if o.remove {
 		if before == "" {
 			return usage("", "nothing is stored for %s", s.Addr())
+		}
+		if o.dryRun {
+			a.ui.Result("%s: would be forgotten: %s", s.Addr(), before)
+			return nil
 		}
 		a.ui.Result("%s: forgotten: %s", s.Addr(), before)
 		return store.Set(ctx, s.Addr(), "")
@@ -133,8 +140,13 @@ func (a *app) trust(ctx context.Context, typed string, remove bool) error {
 		if !sameFingerprint(a.flags.fingerprint, print) {
 			return &mail.Error{Kind: mail.KindAuth, Op: "trust " + s.Addr(), Err: fmt.Errorf("the server shows %s, not the certificate that was expected", print), Hint: "nothing was stored"}
 		}
+	} else if o.dryRun {
+		return nil
 	} else if err := a.askTrust(ctx, s, print, before); err != nil {
 		return err
+	}
+	if o.dryRun {
+		return nil
 	}
 	if err := store.Set(ctx, s.Addr(), print); err != nil {
 		return err

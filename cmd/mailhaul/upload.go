@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/time/rate"
 
+	"mailhaul/internal/config"
 	"mailhaul/internal/dial"
 	"mailhaul/internal/ui"
 	"mailhaul/internal/vault"
@@ -88,8 +89,8 @@ func (a *app) destination(ctx context.Context, typed string, o destFlags, trace 
 	if o.fingerprint != "" {
 		ac.server.Fingerprint = o.fingerprint
 	}
-	if os.Getenv("MAILHAUL_DEST_PASSWORD") != "" {
-		ac.secret.Env = "MAILHAUL_DEST_PASSWORD"
+	if os.Getenv(config.DestEnv) != "" {
+		ac.secret.Env = config.DestEnv
 	}
 	return ac, nil
 }

@@ -25,6 +25,7 @@ type verifyFlags struct {
 	share        float64
 	repair       bool
 	accept       bool
+	dryRun       bool
 	report       string
 	connections  int
 	limit        *rate.Limiter
@@ -91,6 +92,7 @@ archive for wanted.`,
 		return err
 	})
 	f.BoolVar(&o.repair, "repair", false, "fetch again what is damaged in the archive")
+	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "name what --repair or --accept would work on, and change nothing")
 	f.BoolVar(&o.accept, "accept", false, "what a person removed or changed in the archive is wanted")
 	f.StringVar(&o.report, "report", "", "write a report to this `FILE`: .html, .json or .csv")
 	f.StringVar(&o.dest.secret.command, "dest-password-command", "", "run `CMD` (no shell) and take the first line of its output as the password of DEST")
@@ -131,7 +133,10 @@ func (o *verifyFlags) check(args []string) error {
 	case o.repair && o.accept:
 		return usage("leave one of them out", "--repair and --accept exclude each other")
 	case len(args) == 1 && place.IsServer(args[0]):
-		return usage("write mailhaul verify ARCHIVE "+"SERVER, or two servers", "one server has nothing to be compared with")
+		return usage("write mailhaul verify ARCHIVE SERVER, or two servers", "one server has nothing to be compared with")
+	}
+	if o.dryRun { // both begin by naming what is damaged
+		o.repair, o.accept = false, false
 	}
 	return nil
 }

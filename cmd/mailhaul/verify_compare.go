@@ -12,6 +12,7 @@ import (
 	"mailhaul/compare"
 	"mailhaul/fetch"
 	"mailhaul/internal/auth"
+	"mailhaul/internal/config"
 	"mailhaul/internal/dial"
 	"mailhaul/internal/place"
 	"mailhaul/internal/ui"
@@ -141,7 +142,7 @@ func (w *verifying) servers(ctx context.Context, left, right string, trace *dial
 	if err != nil {
 		return err
 	}
-	to.secret.Env = "MAILHAUL_DEST_PASSWORD" // the source's is no guess to make
+	to.secret.Env = config.DestEnv // the source's is no guess to make
 	if w.o.dest.fingerprint == "" && w.a.flags.fingerprint != "" {
 		to.server.Fingerprint = ""
 	}
@@ -349,8 +350,8 @@ func (w *verifying) archive(ctx context.Context, left, right string, trace *dial
 	if s := w.o.dest.secret; s.command != "" || s.file != "" {
 		ac.secret.Command, ac.secret.File = s.command, s.file
 	}
-	if os.Getenv("MAILHAUL_DEST_PASSWORD") != "" {
-		ac.secret.Env = "MAILHAUL_DEST_PASSWORD"
+	if os.Getenv(config.DestEnv) != "" {
+		ac.secret.Env = config.DestEnv
 	}
 	w.s.Dest, w.label = ac.key(), ac.label()
 	v, err := w.a.openToVerify(ctx, left, w.o)

@@ -26,13 +26,20 @@ const (
 	maxSecret      = 64 << 10    // octets read from a file or a command
 )
 
+// Variables of the environment that hold passwords: of the one server, or of the
+// destination where there are two.
+const (
+	Env     = "MAILHAUL_PASSWORD"
+	DestEnv = "MAILHAUL_DEST_PASSWORD"
+)
+
 // Password says where the password of an account may come from. It is looked for
 // in the order of the fields.
 type Password struct {
 	User, Host string
 	Command    string      // --password-command
 	File       string      // --password-file
-	Env        string      // name of the variable, such as MAILHAUL_PASSWORD
+	Env        string      // name of the variable: Env, DestEnv or another
 	Given      auth.Secret // what that variable held, if it was read before
 	Entry      Entry       // what the configuration says of the account
 	// Keyring asks the system's keyring; nil where there is none. found is false
@@ -86,7 +93,17 @@ func (p Password) Find(ctx context.Context) (auth.Secret, error) {
 		return auth.Secret(s), nil
 	}
 	return "", noPassword(fmt.Errorf("%w for %s at %s", ErrNoPassword, p.User, p.Host),
-		"give --password-command CMD or --password-file FILE, set MAILHAUL_PASSWORD, or add the host to ~/.netrc; without a terminal nothing is asked")
+		p.ways())
+}
+
+// ways tells a person how to give the password.
+func (p Password) ways() string {
+	prefix, variable := "--", Env
+	if p.Env == DestEnv {
+		prefix, variable = "--dest-", DestEnv
+	}
+	return fmt.Sprintf("give %spassword-command CMD or %spassword-file FILE, set %s, or add the host to ~/.netrc; without a terminal nothing is asked",
+		prefix, prefix, variable)
 }
 
 // TakeEnvironment takes a password out of the environment, for several accounts

@@ -32,6 +32,18 @@ func TestModesWhateverTheUmask(t *testing.T) {
 	}
 }
 
+// A directory that takes no entries says that they do not exist.
+func TestMakeRootWhereNothingCanBeMade(t *testing.T) {
+	if st, err := os.Stat("/proc"); err != nil || !st.IsDir() {
+		t.Skip("there is no /proc")
+	}
+	for _, path := range []string{"/proc/mailhaul", "/proc/mailhaul/deeper"} {
+		if _, err := MakeRoot(path); err == nil {
+			t.Errorf("%s was made", path)
+		}
+	}
+}
+
 func TestOnlyRegularFilesAreOpened(t *testing.T) {
 	r, dir := open(t)
 	if err := unix.Mkfifo(filepath.Join(dir, "fifo"), 0o600); err != nil {

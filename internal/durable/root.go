@@ -58,6 +58,9 @@ func makeDirs(path string) error {
 		}
 		return syncDirPath(parent)
 	case errors.Is(err, fs.ErrNotExist) && parent != path:
+		if st, serr := os.Stat(parent); serr == nil && st.IsDir() {
+			return err // there, and takes no directories: /proc
+		}
 		if err := makeDirs(parent); err != nil {
 			return err
 		}

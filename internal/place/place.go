@@ -225,6 +225,9 @@ func ParseArchive(s string) (Archive, error) {
 	if s == "" {
 		return Archive{}, usage("write a directory, for example ~/Mail", "the archive has no name")
 	}
+	if s == "-" {
+		return Archive{}, usage("write a directory, ./- if it is called so", "an archive is a directory: it cannot be - for standard input or output")
+	}
 	if strings.ContainsRune(s, 0) {
 		return Archive{}, usage("", "the name of the archive holds a NUL")
 	}

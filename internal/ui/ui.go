@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"mailhaul/mail"
@@ -90,6 +91,7 @@ type screen struct {
 	mu    sync.Mutex
 	board board
 	err   error // the first error of writing a result
+	ended bool  // a summary was printed
 }
 
 // New makes a UI. It prints nothing yet.
@@ -159,6 +161,28 @@ func (u *UI) Object(v any) {
 		b = slices.Concat([]byte(`{"account":`), name, []byte(","), b[1:])
 	}
 	u.out(append(b, '\n'))
+	if bytes.Contains(b, []byte(`"type":"summary"`)) { // never inside a string, where quotes are escaped
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.ended = true
+	}
+}
+
+// End prints a short summary of a verb that has printed none of its own: with JSON
+// the last object always is one.
+func (u *UI) End(command string, took time.Duration, exit int) {
+	u.mu.Lock()
+	ended := u.ended
+	u.mu.Unlock()
+	if ended {
+		return
+	}
+	u.Object(struct {
+		Type    string  `json:"type"`
+		Command string  `json:"command"`
+		Seconds float64 `json:"seconds"`
+		Exit    int     `json:"exit"`
+	}{"summary", command, took.Seconds(), exit})
 }
 
 // Raw writes octets to standard output as they are: for message octets that

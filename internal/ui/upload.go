@@ -104,7 +104,12 @@ func (u *UI) UploadMailbox(m UploadMailbox) {
 // uploadLine is the closing line of an upload.
 func (s Summary) uploadLine(label string) string {
 	verb := "uploaded"
-	if s.DryRun {
+	switch {
+	case s.Command == "undo" && s.DryRun:
+		verb = "to put back"
+	case s.Command == "undo":
+		verb = "put back"
+	case s.DryRun:
 		verb = "to upload"
 	}
 	parts := []string{fmt.Sprintf("%s (%s) %s", Plural(value(s.Uploaded), "message"), Octets(s.Octets), verb)}
