@@ -202,8 +202,11 @@ func (a *app) job(ac *config.Account, when schedule.When) (schedule.Job, error) 
 	return schedule.Job{Account: ac.Name, Argv: argv, When: when}, nil
 }
 
-// warnOfSecret tells of a password that only a person can give.
+// warnOfSecret tells of a password that may be out of reach at night.
 func (a *app) warnOfSecret(ac *config.Account) {
+	if ac.Entry.Keyring {
+		a.ui.Note("%s: its password is in the keyring, which is locked while nobody is logged in; for runs at any time keep it in a file of mode 0600 (password-file)", ac.Name)
+	}
 	if ac.Entry == (config.Entry{}) {
 		a.ui.Note("%s: make sure that the password is found without a terminal: password-command, password-file or keyring in the configuration, or ~/.netrc", ac.Name)
 	}
