@@ -175,8 +175,24 @@ func verbsWithSecrets(t *testing.T) (verbs []string) {
 	return verbs
 }
 
+// tells returns how a secret stands in octets; "" if none does.
+func (h *house) tells(octets []byte) string {
+	for how, s := range h.secrets {
+		if bytes.Contains(octets, []byte(s)) {
+			return how
+		}
+	}
+	return telling(octets)
+}
+
 // discreet runs a verb and looks for the password everywhere.
-func (h *house) discreet(t *testing.T, run []string, ports []int) {
+func (h *house) discreet(t *testing.T, run []string, ports []int) result {
+	t.Helper()
+	return h.ending(t, 0, run, ports)
+}
+
+// ending is discreet for a run that ends with an exit code.
+func (h *house) ending(t *testing.T, code int, run []string, ports []int) result {
 	t.Helper()
 	trace := filepath.Join(h.user.Home, "state", "trace")
 	if err := os.MkdirAll(filepath.Dir(trace), 0o700); err != nil {
@@ -190,16 +206,16 @@ func (h *house) discreet(t *testing.T, run []string, ports []int) {
 	traced := straced(t, cmd, calls)
 	done := make(chan struct{})
 	seen := make(chan string, 1)
-	go func() { seen <- lookAround(done) }()
+	go func() { seen <- lookAround(done, h.tells) }()
 	r := h.finish(ctx, cmd)
 	close(done)
 	if how := <-seen; how != "" {
 		t.Errorf("%s: the password stands %s", run[0], how)
 	}
-	if r.code != 0 {
-		t.Errorf("want exit 0: %s %v", run[0], r)
+	if r.code != code {
+		t.Errorf("want exit %d: %s %v", code, run[0], r)
 	}
-	if how := telling([]byte(r.stdout + r.stderr)); how != "" {
+	if how := h.tells([]byte(r.stdout + r.stderr)); how != "" {
 		t.Errorf("the password stands %s in the output: %v", how, r)
 	}
 	err := filepath.WalkDir(h.user.Home, func(path string, e fs.DirEntry, err error) error {
@@ -207,10 +223,15 @@ func (h *house) discreet(t *testing.T, run []string, ports []int) {
 			return err
 		}
 		octets, err := os.ReadFile(path)
-		if how := telling(octets); how != "" {
-			t.Errorf("after %s the password stands %s in %s", run[0], how, path)
+		how := h.tells(octets)
+		if how == "" || err != nil {
+			return err
 		}
-		return err
+		info, err := e.Info()
+		if within, _ := filepath.Rel(h.user.Home, filepath.Dir(path)); err != nil || !slices.Contains(h.keeps, within) || info.Mode().Perm() != 0o600 {
+			t.Errorf("after %s the password stands %s in %s (%v)", run[0], how, path, err)
+		}
+		return nil
 	})
 	if err != nil {
 		t.Error(err)
@@ -218,11 +239,12 @@ func (h *house) discreet(t *testing.T, run []string, ports []int) {
 	if traced {
 		onlyTo(t, run[0], calls, ports)
 	}
+	return r
 }
 
 // lookAround looks, until done, at the arguments and environments of all processes
 // that are running the program.
-func lookAround(done <-chan struct{}) (found string) {
+func lookAround(done <-chan struct{}, tells func([]byte) string) (found string) {
 	for {
 		procs, _ := filepath.Glob("/proc/[0-9]*")
 		for _, p := range procs {
@@ -232,7 +254,7 @@ func lookAround(done <-chan struct{}) (found string) {
 			}
 			for _, name := range []string{"cmdline", "environ"} {
 				octets, _ := os.ReadFile(p + "/" + name) // it may be gone
-				if how := telling(octets); how != "" && private(p) {
+				if how := tells(octets); how != "" && private(p) {
 					found = how + " in " + name
 				}
 			}
