@@ -1,6 +1,7 @@
 package archivetest
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"syscall"
@@ -148,8 +149,27 @@ func everyDeath(t *testing.T, open Open) {
 				after.Restart()
 				finish(t, open, after, ledger, when)
 			}
+			lateLoss(t, open, disk, l, when)
 			finish(t, open, disk, l, when)
 		})
+}
+
+// lateLoss lets the power go when the next run has just taken on record what it found
+// of one that was killed: its files were in their places, and perhaps not for good.
+func lateLoss(t *testing.T, open Open, disk *faultfs.Mem, l *Ledger, when string) {
+	t.Helper()
+	when += ", after the next run's recovery"
+	a := open(t, disk, l)
+	if err := recoverAll(t.Context(), a, l, crashMessages()); err != nil {
+		t.Errorf("%s: %v", when, err)
+	}
+	after, ledger := disk.Crash(faultfs.LoseAll, 0), l.clone()
+	b := open(t, after, ledger)
+	checkRecovered(t, b, ledger, when+", power loss")
+	if err := errors.Join(b.Close(), a.Close()); err != nil {
+		t.Errorf("%s: close: %v", when, err)
+	}
+	disk.Restart()
 }
 
 // checkRecovered asserts that what was reported is there and readable, and that
