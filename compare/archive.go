@@ -35,8 +35,8 @@ type Archive struct {
 	Source bool
 
 	fate  map[int64]Need
-	known map[int64]mail.Digest // what the other side is known to have made of messages
-	let   map[string]bool       // mailbox and UID there of messages whose removal from the archive was accepted
+	known map[int64]otherForm // messages that the other side is known to have in another form
+	let   map[string]bool     // mailbox and UID there of messages whose removal from the archive was accepted
 }
 
 // Account returns the archive's path.
@@ -57,9 +57,12 @@ func (a *Archive) Mailboxes(ctx context.Context) ([]mail.Mailbox, error) {
 
 // readFates learns from the claims which messages need not be at the other side.
 func (a *Archive) readFates(ctx context.Context) error {
-	a.fate, a.known, a.let = make(map[int64]Need), make(map[int64]mail.Digest), make(map[string]bool)
-	here, err := a.ids(ctx)
+	a.fate, a.let = make(map[int64]Need), make(map[string]bool)
+	here, err := digests(ctx, a.Ledger)
 	if err != nil {
+		return err
+	}
+	if a.known, err = otherForms(ctx, a.Ledger, here, a.Accounts, a.Boxes); err != nil {
 		return err
 	}
 	for _, account := range a.Accounts {
@@ -81,14 +84,6 @@ func (a *Archive) readFates(ctx context.Context) error {
 				}
 				return nil
 			})
-			if err == nil {
-				err = a.Ledger.Uploads(ctx, account, box, func(u mail.Upload) error {
-					if !u.Altered.IsZero() {
-						a.known[u.Message] = u.Altered
-					}
-					return nil
-				})
-			}
 			if err != nil {
 				return err
 			}
@@ -97,34 +92,19 @@ func (a *Archive) readFates(ctx context.Context) error {
 	return nil
 }
 
-// ids returns the ledger's messages.
-func (a *Archive) ids(ctx context.Context) (map[int64]struct{}, error) {
-	names, err := a.Ledger.Mailboxes(ctx)
-	ids := make(map[int64]struct{})
-	for _, name := range names {
-		if err == nil {
-			err = a.Ledger.Messages(ctx, name, func(h mail.Held) error {
-				ids[h.Message] = struct{}{}
-				return nil
-			})
-		}
-	}
-	return ids, err
-}
-
 // letGo tells whether the archive had a message of the other side, and a person
 // wanted it removed or changed.
 func (a *Archive) letGo(mailbox, uid string) bool { return a.let[mailbox+"\x00"+uid] }
 
-// altered returns the digest of what the other side made of a message, if that was
-// recorded when it was sent.
-func (a *Archive) altered(uid string) (d mail.Digest, ok bool) {
+// other returns the form in which the other side has a message, if that was recorded
+// when it was sent.
+func (a *Archive) other(_ mail.Mailbox, uid string) (f otherForm, ok bool) {
 	id, err := strconv.ParseInt(uid, 10, 64)
 	if err != nil {
-		return d, false
+		return f, false
 	}
-	d, ok = a.known[id]
-	return d, ok
+	f, ok = a.known[id]
+	return f, ok
 }
 
 func (a *Archive) need(id int64) Need {

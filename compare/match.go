@@ -179,11 +179,11 @@ func (c *comparison) keep(m *Mailbox, l, r *list) {
 
 // recorder is a Side that knows what the other one made of its messages.
 type recorder interface {
-	altered(uid string) (mail.Digest, bool)
+	other(mb mail.Mailbox, uid string) (otherForm, bool)
 	letGo(mailbox, uid string) bool
 }
 
-// onRecord pairs what was found to be altered when it was sent.
+// onRecord pairs what is on record to have another form at the right side.
 func (c *comparison) onRecord(m *Mailbox, l, r *list, ours, theirs []int) {
 	rec, ok := c.Left.(recorder)
 	if !ok {
@@ -194,11 +194,11 @@ func (c *comparison) onRecord(m *Mailbox, l, r *list, ours, theirs []int) {
 		by[r.items[i].digest] = append(by[r.items[i].digest], i)
 	}
 	for _, i := range ours {
-		d, ok := rec.altered(l.items[i].want.UID)
-		if list := by[d]; ok && len(list) > 0 {
+		f, ok := rec.other(l.boxes[l.items[i].box], l.items[i].want.UID)
+		if list := by[f.digest]; ok && len(list) > 0 {
 			m.Known++
-			c.differs(Known, "what was on record when it was sent", l, r, known{i: i}, known{i: list[0]})
-			by[d] = list[1:]
+			c.differs(Known, f.words(), l, r, known{i: i}, known{i: list[0]})
+			by[f.digest] = list[1:]
 		}
 	}
 }

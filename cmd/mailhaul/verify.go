@@ -55,7 +55,9 @@ its octets. What is missing, altered or extra is named. Exit 65 unless complete:
     New mail since the last backup is named as not archived.
 
 What servers are known to alter (NUL, CR without LF, header fields in which they keep
-their own state, empty lines at the end) is listed as such. Mailboxes are mapped as
+their own state, empty lines at the end) is listed as such, and so are repaired copies
+that upload or migrate sent from here. Before a message counts as missing its mailbox
+is opened by name and listed once more. Mailboxes are mapped as
 upload and migrate map them; give the same --map, --prefix and --no-special-use.
 
 Nothing is changed at any server (but many mark what is read over POP3 as seen), and

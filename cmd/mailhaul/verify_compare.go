@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -14,10 +17,13 @@ import (
 	"mailhaul/internal/auth"
 	"mailhaul/internal/config"
 	"mailhaul/internal/dial"
+	"mailhaul/internal/durable"
+	"mailhaul/internal/ledger"
 	"mailhaul/internal/place"
 	"mailhaul/internal/ui"
 	"mailhaul/internal/vault"
 	"mailhaul/mail"
+	"mailhaul/migrate"
 	"mailhaul/upload"
 )
 
@@ -170,11 +176,50 @@ func (w *verifying) servers(ctx context.Context, left, right string, trace *dial
 		Left: checked{compare.Server(src), src}, Right: checked{compare.Server(dst), dst},
 		Map: w.mapping(fit, func(string) bool { return false }),
 	}
+	if o.Left, err = w.migrated(ctx, o.Left, dst); err != nil {
+		return err
+	}
 	if from.server.Protocol == "pop3" || to.server.Protocol == "pop3" {
 		o.Only = func(right string) bool { return right == "INBOX" }
 	}
 	res, err := w.compare(ctx, o)
 	return w.conclude(res, err)
+}
+
+// migrated adds what the ledger of a migration between the two servers says of
+// messages that were sent in another form. Without one nothing is known.
+func (w *verifying) migrated(ctx context.Context, left compare.Side, dst fetch.Source) (compare.Side, error) {
+	dir, err := migrationDir(left.Account(), dst.Account(), w.s.Source+" "+w.s.Dest)
+	if err != nil {
+		return left, nil
+	}
+	lock, err := durable.LockFile(ctx, filepath.Join(dir, "lock"), w.a.flags.lockWait)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return left, nil
+	case err == nil:
+		defer lock.Close()
+	case !errors.Is(err, durable.ErrLocked): // a disk that cannot be written to: then nobody else does
+		err = nil
+	}
+	var l *ledger.Ledger
+	if err == nil {
+		l, err = ledger.OpenReadOnly(dir)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return left, nil
+	}
+	if err != nil {
+		w.a.ui.Warn(fmt.Errorf("the ledger of the migration cannot be read, so repaired copies are not known as such: %w", err))
+		return left, nil
+	}
+	defer l.Close()
+	boxes, err := dst.Mailboxes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m := &compare.Migrated{Side: left, Ledger: l, Destination: migrate.AccountOf(dst.Account())}
+	return m, m.Learn(ctx, boxes)
 }
 
 // checked is a side that refuses, once it can be known, to be read.
@@ -307,6 +352,9 @@ func (w *verifying) found(f compare.Finding) {
 		d.Wrong, d.Reason = true, "unreadable: "+f.What
 	case compare.Known:
 		d.Reason = "altered at " + right + " as servers are known to: " + f.What
+		if f.What == compare.Repaired {
+			d.Reason = "repaired at " + right + ": " + f.What
+		}
 	case compare.Moved:
 		d.Reason = "at " + right + " in " + f.Other.Mailbox
 	case compare.Extra:

@@ -37,6 +37,26 @@ func TestMemory(t *testing.T) {
 	}
 }
 
+// One long message goes from server to server in little memory.
+func TestMigrateMemory(t *testing.T) {
+	s := dovecot.Start(t, dovecot.Options{})
+	line := strings.Repeat("x", 75) + "\r\n"
+	must(t, s.Append("ada", "INBOX", dovecot.Message{Octets: []byte("Subject: big\r\n\r\n" + strings.Repeat(line, 64_000_000/len(line))), Date: time.Unix(1e9, 0)}))
+	must(t, s.Append("ada", "INBOX", letters(500)...))
+	must(t, s.Append("ada", "Other", letters(500)...))
+	h := newHost(t, s.CAFile)
+	peak := h.peak("migrate", imaps(s, "ada"), imaps(s, "new"))
+	if peak > 48<<10 {
+		t.Errorf("peak memory %d MiB", peak>>10)
+	}
+	t.Logf("peak memory %.1f MiB", float64(peak)/(1<<10))
+	for _, box := range []string{"INBOX", "Other"} {
+		if want, got := copies(t, s, "ada", box), copies(t, s, "new", box); !slices.Equal(want, got) {
+			t.Errorf("%s: %d messages, not the %d", box, len(got), len(want))
+		}
+	}
+}
+
 // peak runs mailhaul and returns the largest resident size seen, in KiB.
 func (h *host) peak(args ...string) (most int) {
 	h.Helper()

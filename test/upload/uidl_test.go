@@ -45,6 +45,20 @@ func TestUIDLMap(t *testing.T) {
 		}
 		t.Skip(err)
 	}
+	for name, carry := range map[string]func(h *host, from, to, file string) summary{
+		"upload": func(h *host, from, to, file string) summary {
+			h.run(0, "backup", from, h.path("mail"))
+			return h.json(0, "upload", h.path("mail"), to, "--uidl-map", file)
+		},
+		"migrate": func(h *host, from, to, file string) summary {
+			return h.json(0, "migrate", from, to, "--uidl-map", file)
+		},
+	} {
+		t.Run(name, func(t *testing.T) { uidlMap(t, carry) })
+	}
+}
+
+func uidlMap(t *testing.T, carry func(h *host, from, to, file string) summary) {
 	s := dovecot.Start(t, dovecot.Options{})
 	must(t, s.Append("old", "INBOX", letters(7)...))
 	must(t, s.Expunge("old", "INBOX", "2,5"))
@@ -54,8 +68,7 @@ func TestUIDLMap(t *testing.T) {
 
 	h := newHost(t, s.CAFile)
 	file := h.path("map")
-	h.run(0, "backup", url("pop3s", "old", s, s.POP3S), h.path("mail"))
-	h.run(0, "upload", h.path("mail"), imaps(s, "new"), "--uidl-map", file)
+	carry(h, url("pop3s", "old", s, s.POP3S), imaps(s, "new"), file)
 	b, err := os.ReadFile(file)
 	must(t, err)
 	msgs, err := s.Messages("new", "INBOX")
@@ -84,7 +97,7 @@ func TestUIDLMap(t *testing.T) {
 	if got := copies(t, s, "new", "INBOX"); len(got) != 6 {
 		t.Errorf("%d messages", len(got))
 	}
-	if sum := h.json(0, "upload", h.path("mail"), imaps(s, "new")); sum.Skipped != 5 {
+	if sum := carry(h, url("pop3s", "old", s, s.POP3S), imaps(s, "new"), file); sum.Skipped != 5 {
 		t.Errorf("%+v", sum)
 	}
 }
