@@ -81,7 +81,7 @@ func (l *Ledger) intendDeletion(d Doomed, rule, mode string) (int64, error) {
 		return 0, refuse("its message is suspicious: " + m.Suspicious)
 	}
 	if err := l.db.exec("INSERT INTO deletion (claim, message, rule, mode, at, state) VALUES (?,?,?,?,?,?)",
-		d.Claim, c.Message, rule, mode, millis(l.now()), int64(stateOpen)); err != nil {
+		d.Claim, c.Message, rule, mode, l.stamp(), int64(stateOpen)); err != nil {
 		return 0, err
 	}
 	return l.db.int64("SELECT last_insert_rowid()")
@@ -107,7 +107,7 @@ func (l *Ledger) settleDeletion(r *Deleted) error {
 		state = stateDone
 		// Before the intent's state, which they ask for.
 		err := l.db.exec(`UPDATE claim SET gone = CASE gone WHEN 0 THEN ?1 ELSE gone END, gone_by = 2
-			WHERE id = (SELECT claim FROM deletion WHERE id = ?2 AND state = 0)`, millis(l.now()), r.ID)
+			WHERE id = (SELECT claim FROM deletion WHERE id = ?2 AND state = 0)`, l.stamp(), r.ID)
 		if err == nil && r.Moved.Ref.UID != "" {
 			err = l.claimTrashed(r)
 		}

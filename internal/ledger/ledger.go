@@ -237,6 +237,15 @@ func millis(t time.Time) int64 {
 	return t.UnixMilli()
 }
 
+// stamp is the time as it is stored of what happens now; never 0, which would say
+// that it did not happen: a clock that was never set may stand at 1970.
+func (l *Ledger) stamp() int64 {
+	if ms := millis(l.now()); ms != 0 {
+		return ms
+	}
+	return 1
+}
+
 func fromMillis(n int64) time.Time {
 	if n == 0 {
 		return time.Time{}

@@ -196,7 +196,7 @@ func (l *Ledger) insertMessage(mailbox string, rc mail.Receipt, suspicious strin
 		suspicious, object, archived) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)`,
 		id, rc.Digest[:], rc.Header[:], rc.Octets, rc.Wire,
 		nanos(rc.Info.InternalDate), int64(max(0, slices.Index(dateSources, rc.Info.DateFrom))), flags, inexact, rc.Place,
-		null(suspicious), null(rc.Info.ObjectID), millis(l.now()))
+		null(suspicious), null(rc.Info.ObjectID), l.stamp())
 }
 
 func (l *Ledger) insertClaim(in mail.Info, message int64, fetched bool) error {
@@ -294,7 +294,7 @@ func (l *Ledger) renew(id int64, in mail.Info, message int64, fetched bool) erro
 func (l *Ledger) gone(id int64) error {
 	return l.db.exec(`UPDATE claim SET gone = ?, gone_by =
 		CASE WHEN EXISTS (SELECT 1 FROM deletion WHERE claim = claim.id AND state = 0) THEN 2 ELSE 1 END
-		WHERE id = ? AND gone = 0`, millis(l.now()), id)
+		WHERE id = ? AND gone = 0`, l.stamp(), id)
 }
 
 // wrong notes that a claim is on another message than the server has. The mailbox

@@ -35,7 +35,7 @@ func (l *Ledger) IntendUploads(ctx context.Context, s Sending) (ids []int64, err
 			id := top + int64(i) + 1
 			if err := l.db.exec(`INSERT INTO upload (id, box, grp, uidvalidity, uidnext, message, digest, at, state)
 				VALUES (?,?,?,?,?,?,?,?,?)`, id, box, top+1, int64(s.UIDValidity), int64(s.UIDNext), m.Message,
-				m.Digest[:], millis(l.now()), int64(stateOpen)); err != nil {
+				m.Digest[:], l.stamp(), int64(stateOpen)); err != nil {
 				return err
 			}
 			ids = append(ids, id)

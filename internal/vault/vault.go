@@ -52,6 +52,8 @@ type Options struct {
 	Notify mail.Notify
 	// Hook is the ledger's; tests end the process there.
 	Hook func(step string)
+	// Now is the ledger's clock; nil means time.Now.
+	Now func() time.Time
 	// WrapFS, if not nil, is put around the archive's directory; tests let
 	// operations fail there. The lock and the ledger's own files are not under it.
 	WrapFS func(durable.FS) durable.FS
@@ -335,7 +337,7 @@ func (v *Vault) openLedger(o Options, known mark) error {
 		if err != nil {
 			return err
 		}
-		v.Ledger, err = ledger.Open(dir, ledger.Options{Format: format, Hook: o.Hook})
+		v.Ledger, err = ledger.Open(dir, ledger.Options{Format: format, Hook: o.Hook, Now: o.Now})
 		if err != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 
@@ -31,7 +32,10 @@ var drivers = map[string]vault.Constructor{
 }
 
 // place is where one archive and the memory of it lie.
-type place struct{ root, format string }
+type place struct {
+	root, format string
+	now          func() time.Time // see run
+}
 
 func (p place) archive() string { return filepath.Join(p.root, "archive") }
 
@@ -40,6 +44,7 @@ type run struct {
 	wrap     func(durable.FS) durable.FS
 	hook     func(string)
 	recorded func(mailbox string, d mail.Digest) // after it is on record
+	now      func() time.Time                    // nil for the clock of the machine
 }
 
 // noting tells what is on record.
@@ -66,7 +71,7 @@ func (p place) open(o vault.Options) (*vault.Vault, error) {
 // backup is what the command does: the archive is opened, the engine runs, the
 // archive is closed.
 func (p place) backup(s fetch.Source, r run) (res fetch.Result, err error) {
-	v, err := p.open(vault.Options{Create: true, WrapFS: r.wrap, Hook: r.hook})
+	v, err := p.open(vault.Options{Create: true, WrapFS: r.wrap, Hook: r.hook, Now: r.now})
 	if err != nil {
 		return fetch.Result{}, err
 	}
@@ -75,7 +80,7 @@ func (p place) backup(s fetch.Source, r run) (res fetch.Result, err error) {
 		return fetch.Result{}, err
 	}
 	return fetch.Run(context.Background(), fetch.Options{
-		Source: s, Archive: v.Archive, Ledger: noting{v.Ledger, r.recorded}, Parallel: 2,
+		Source: s, Archive: v.Archive, Ledger: noting{v.Ledger, r.recorded}, Parallel: 2, Now: r.now,
 	})
 }
 
@@ -140,7 +145,7 @@ func (p place) complete(t *testing.T, s *server, when string, more ...message) b
 		t.Errorf("%s: %s: %v", when, what, err)
 		return false
 	}
-	if _, err := p.backup(s, run{}); err != nil {
+	if _, err := p.backup(s, run{now: p.now}); err != nil {
 		return fail("the next run", err)
 	}
 	got, err := p.held()
@@ -160,7 +165,7 @@ func (p place) complete(t *testing.T, s *server, when string, more ...message) b
 	if !s.uids { // octets decide there, so they are fetched each time
 		s = &server{name: s.name, boxes: s.boxes}
 	}
-	res, err := p.backup(s, run{})
+	res, err := p.backup(s, run{now: p.now})
 	if err != nil || res.Archived+res.Failed > 0 {
 		return fail("once more", fmt.Sprintf("%+v %v", res.Counts, err))
 	}

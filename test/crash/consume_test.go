@@ -16,7 +16,7 @@ func TestConsumedMessageIsDurable(t *testing.T) {
 	for _, format := range rig.Formats {
 		t.Run(format, func(t *testing.T) {
 			dir := memoryDir(t)
-			p := place{filepath.Join(dir, "run"), format}
+			p := place{root: filepath.Join(dir, "run"), format: format}
 			m := &machine{p: p, disk: faultfs.NewMem(), seed: 1}
 			s := later()
 			s.consumes = true
@@ -25,7 +25,7 @@ func TestConsumedMessageIsDurable(t *testing.T) {
 				s.mu.Lock()
 				defer s.mu.Unlock()
 				taken++
-				to := place{filepath.Join(dir, "rebooted"), format}
+				to := place{root: filepath.Join(dir, "rebooted"), format: format}
 				if err := m.reboot(to, faultfs.LoseAll); err != nil {
 					t.Error(err)
 				}
@@ -51,7 +51,7 @@ func TestFullDiskAbandonsTheSession(t *testing.T) {
 		t.Run(format, func(t *testing.T) {
 			tried := 0
 			for n := 1; n < 400; n += stride(37) {
-				p := place{memoryDir(t), format}
+				p := place{root: memoryDir(t), format: format}
 				var fsys *faultfs.FS
 				s := later()
 				s.consumes = true

@@ -103,7 +103,7 @@ func TestCutBehindEveryOctet(t *testing.T) {
 			})
 			t.Run(w.protocol+"-"+format, func(t *testing.T) {
 				t.Parallel()
-				p := place{memoryDir(t), format}
+				p := place{root: memoryDir(t), format: format}
 				_, total, err := w.through(t, p, relay.Options{})
 				if err != nil {
 					t.Fatal(err)

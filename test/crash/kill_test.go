@@ -76,7 +76,7 @@ func child(text string) int {
 			}
 		},
 	}
-	if _, err := (place{o.Root, o.Format}).backup(o.server(), r); err != nil {
+	if _, err := (place{root: o.Root, format: o.Format}).backup(o.server(), r); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -168,7 +168,7 @@ func TestKilledWithoutUIDs(t *testing.T) {
 	for _, format := range rig.Formats {
 		t.Run(format, func(t *testing.T) {
 			t.Parallel()
-			p := place{memoryDir(t), format}
+			p := place{root: memoryDir(t), format: format}
 			fresh := func(t *testing.T) place {
 				if err := os.RemoveAll(p.root); err != nil {
 					t.Fatal(err)

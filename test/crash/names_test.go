@@ -31,7 +31,7 @@ func TestHostileNames(t *testing.T) {
 	for _, format := range rig.Formats {
 		t.Run(format, func(t *testing.T) {
 			t.Parallel()
-			p := place{filepath.Join(t.TempDir(), "run"), format}
+			p := place{root: filepath.Join(t.TempDir(), "run"), format: format}
 			outside := filepath.Join(filepath.Dir(p.root), "outside")
 			if err := os.WriteFile(outside, []byte("mine\n"), 0o600); err != nil {
 				t.Fatal(err)

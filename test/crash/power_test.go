@@ -59,7 +59,7 @@ func (m *machine) keepStart() error {
 
 func afterPower(t *testing.T, m *machine, loss faultfs.Loss, st start, when string) {
 	t.Helper()
-	to := place{filepath.Join(filepath.Dir(m.p.root), "rebooted"), m.p.format}
+	to := place{root: filepath.Join(filepath.Dir(m.p.root), "rebooted"), format: m.p.format}
 	defer os.RemoveAll(to.root)
 	if err := m.reboot(to, loss); err != nil {
 		t.Fatal(err)

@@ -80,12 +80,12 @@ func everyStart(t *testing.T, f func(t *testing.T, st start, fresh func(t *testi
 			t.Run(format+"-"+st.name, func(t *testing.T) {
 				t.Parallel()
 				dir := memoryDir(t)
-				first := place{filepath.Join(dir, "start"), format}
+				first := place{root: filepath.Join(dir, "start"), format: format}
 				st.make(t, first)
 				if err := os.MkdirAll(first.root, 0o700); err != nil {
 					t.Fatal(err)
 				}
-				again := place{filepath.Join(dir, "run"), format}
+				again := place{root: filepath.Join(dir, "run"), format: format}
 				f(t, st, func(t *testing.T) place {
 					if err := os.RemoveAll(again.root); err != nil {
 						t.Fatal(err)

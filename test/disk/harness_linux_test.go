@@ -182,16 +182,7 @@ func (a *account) completes(archive, format, when string) {
 		a.t.Errorf("%s: the next run: exit %d: %s", when, r.code, r.text)
 		return
 	}
-	got, err := rig.Held(format, archive)
-	if err != nil {
-		a.t.Errorf("%s: %v", when, err)
-	}
-	if d := gocmp.Diff(a.want, got.Plain()); d != "" {
-		a.t.Errorf("%s: %s", when, d)
-	}
-	if r := a.wrapped(nil, "verify", archive); r.code != 0 {
-		a.t.Errorf("%s: verify: exit %d: %s", when, r.code, r.text)
-	}
+	a.exactlyOnce(archive, format, when)
 	before, err := rig.Tree(archive)
 	if err != nil {
 		a.t.Fatal(err)
@@ -202,6 +193,22 @@ func (a *account) completes(archive, format, when string) {
 	after, err := rig.Tree(archive)
 	if d := gocmp.Diff(before, after); d != "" || err != nil {
 		a.t.Errorf("%s: once more: %v %s", when, err, d)
+	}
+}
+
+// exactlyOnce checks that each message is archived exactly once, and that verify
+// agrees.
+func (a *account) exactlyOnce(archive, format, when string) {
+	a.t.Helper()
+	got, err := rig.Held(format, archive)
+	if err != nil {
+		a.t.Errorf("%s: %v", when, err)
+	}
+	if d := gocmp.Diff(a.want, got.Plain()); d != "" {
+		a.t.Errorf("%s: %s", when, d)
+	}
+	if r := a.wrapped(nil, "verify", archive); r.code != 0 {
+		a.t.Errorf("%s: verify: exit %d: %s", when, r.code, r.text)
 	}
 }
 

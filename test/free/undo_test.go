@@ -93,7 +93,7 @@ func (w work) backup() (res fetch.Result, err error) {
 		return res, err
 	}
 	defer func() { err = errors.Join(err, v.Close()) }()
-	return fetch.Run(context.Background(), fetch.Options{Source: src, Archive: v.Archive, Ledger: v.Ledger})
+	return fetch.Run(context.Background(), fetch.Options{Source: src, Archive: v.Archive, Ledger: v.Ledger, Now: w.now})
 }
 
 var undoVariants = []variant{

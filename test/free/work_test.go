@@ -51,6 +51,7 @@ type work struct {
 
 	trace io.Writer
 	hook  func(string)
+	now   func() time.Time // nil for the clock of the machine
 }
 
 type source interface {
@@ -79,7 +80,7 @@ func (w work) server() (dial.Server, auth.Credentials) {
 }
 
 func (w work) open(o vault.Options) (*vault.Vault, error) {
-	o.Format, o.Formats, o.StateDir = w.Format, drivers, filepath.Join(w.Root, "state")
+	o.Format, o.Formats, o.StateDir, o.Now = w.Format, drivers, filepath.Join(w.Root, "state"), w.now
 	return vault.Open(context.Background(), w.archive(), o)
 }
 
@@ -95,12 +96,12 @@ func (w work) run() (res clean.Result, err error) {
 		return res, err
 	}
 	defer func() { err = errors.Join(err, v.Close()) }()
-	if _, err := fetch.Run(ctx, fetch.Options{Source: src, Archive: v.Archive, Ledger: v.Ledger}); err != nil {
+	if _, err := fetch.Run(ctx, fetch.Options{Source: src, Archive: v.Archive, Ledger: v.Ledger, Now: w.now}); err != nil {
 		return res, err
 	}
 	return clean.Run(ctx, clean.Options{
 		Source: src, Archive: v.Archive, Ledger: v.Ledger, Mode: w.Mode, Rule: "--keep 10d",
-		Selection: mail.Selection{Before: today.AddDate(0, 0, -10)},
+		Selection: mail.Selection{Before: today.AddDate(0, 0, -10)}, Now: w.now,
 	})
 }
 
