@@ -308,7 +308,11 @@ func (r *run) all(ctx context.Context, jobs []*job) (Result, error) {
 	if ctx.Err() == nil {
 		r.forecast(ctx, boxes)
 	}
-	r.each(ctx, boxes, (*box).work)
+	// What is sent to any other mailbox of such a server is in that one, too, and is to
+	// be found there (docs/quirks.md, Gmail).
+	isAll := func(b *box) bool { return b.job.there.SpecialUse == `\All` }
+	r.each(ctx, slices.DeleteFunc(slices.Clone(boxes), isAll), (*box).work)
+	r.each(ctx, slices.DeleteFunc(slices.Clone(boxes), func(b *box) bool { return !isAll(b) }), (*box).work)
 	return conclude(ctx, boxes)
 }
 

@@ -25,6 +25,13 @@ type IMAP struct {
 	Boxes        map[string][]IMAPMessage // other mailboxes, by their names as sent; where it is nil, any name can be selected, and literals are read as lines
 	TLS          *tls.Config              // TLS from the first octet; nil for none
 
+	// Attributes are what LIST says of mailboxes, by their names as sent; "" stands for
+	// \HasNoChildren.
+	Attributes map[string]string
+
+	// Counts changes how many messages SELECT and STATUS say that a mailbox has.
+	Counts func(mailbox string, n int) int
+
 	// Answer may answer a command itself and then returns true. Of a command with
 	// literals it sees the first line and may leave the rest to the server.
 	Answer func(c *IMAPConn, cmd string) bool
@@ -47,6 +54,8 @@ type IMAPMessage struct {
 	Octets string
 	Flags  string // as they stand in the parentheses
 	Date   string // "" means a day in 2023
+	More   string // further items of every FETCH response, as they stand there
+	Size   int    // RFC822.SIZE, where that is not how many octets there are
 }
 
 // Meta writes what describes the message, as it stands in a FETCH response.
@@ -55,7 +64,15 @@ func (m IMAPMessage) Meta() string {
 	if date == "" {
 		date = "14-Nov-2023 22:13:20 +0000"
 	}
-	return fmt.Sprintf(`UID %d FLAGS (%s) INTERNALDATE "%s" RFC822.SIZE %d`, m.UID, m.Flags, date, len(m.Octets))
+	size := m.Size
+	if size == 0 {
+		size = len(m.Octets)
+	}
+	meta := fmt.Sprintf(`UID %d FLAGS (%s) INTERNALDATE "%s" RFC822.SIZE %d`, m.UID, m.Flags, date, size)
+	if m.More != "" {
+		meta += " " + m.More
+	}
+	return meta
 }
 
 // Literal writes a literal.

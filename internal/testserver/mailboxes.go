@@ -1,6 +1,7 @@
 package testserver
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"regexp"
@@ -20,11 +21,11 @@ func (s *IMAP) answer(c *IMAPConn, cmd string) bool {
 		return true
 	case "LIST":
 		for _, name := range s.names() {
-			c.Send(fmt.Sprintf("* LIST (\\HasNoChildren) \"/\" %s\r\n", name))
+			c.Send(fmt.Sprintf("* LIST (%s) \"/\" %s\r\n", cmp.Or(s.Attributes[argument(name)], `\HasNoChildren`), name))
 		}
 	case "STATUS":
 		name := argument(rest)
-		c.Send(fmt.Sprintf("* STATUS %s (MESSAGES %d UIDNEXT %d UIDVALIDITY %s)\r\n", quote(name), len(s.Held(name)), s.uidNext(name), s.validity()))
+		c.Send(fmt.Sprintf("* STATUS %s (MESSAGES %d UIDNEXT %d UIDVALIDITY %s)\r\n", quote(name), s.counted(name), s.uidNext(name), s.validity()))
 	case "SELECT", "EXAMINE":
 		name := argument(rest)
 		if s.strict() && !slices.Contains(s.names(), quote(name)) {
@@ -32,7 +33,7 @@ func (s *IMAP) answer(c *IMAPConn, cmd string) bool {
 			return true
 		}
 		c.box = name
-		c.Send(fmt.Sprintf("* FLAGS (\\Seen)\r\n* %d EXISTS\r\n* OK [UIDVALIDITY %s] ok\r\n* OK [UIDNEXT %d] ok\r\n", len(s.Held(name)), s.validity(), s.uidNext(name)))
+		c.Send(fmt.Sprintf("* FLAGS (\\Seen)\r\n* %d EXISTS\r\n* OK [UIDVALIDITY %s] ok\r\n* OK [UIDNEXT %d] ok\r\n", s.counted(name), s.validity(), s.uidNext(name)))
 		if strings.ToUpper(verb) == "SELECT" {
 			c.Send("* OK [PERMANENTFLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft \\*)] ok\r\n")
 		}
@@ -56,6 +57,14 @@ func (s *IMAP) answer(c *IMAPConn, cmd string) bool {
 	}
 	c.OK("done")
 	return true
+}
+
+func (s *IMAP) counted(mailbox string) int {
+	n := len(s.Held(mailbox))
+	if s.Counts != nil {
+		n = s.Counts(mailbox, n)
+	}
+	return n
 }
 
 // byUID answers the commands that begin with UID.

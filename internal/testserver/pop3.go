@@ -42,6 +42,8 @@ type POP3Faults struct {
 	NoSASL       bool
 	NoStuffing   bool              // dots at the start of lines are sent as they are
 	Expire0      bool              // RETR and QUIT remove a message (RFC 2449 section 6.7)
+	Gmail        bool              // RETR and QUIT hide a message, unannounced; DELE does nothing
+	Window       int               // so many messages are shown in a session, the oldest; 0 for all
 	Greeting     string            // instead of +OK; without CRLF
 	Login        string            // answer to a right password; "" for +OK
 	UIDL         func(int) string  // lines of UIDL instead of the right ones; "" leaves one out
@@ -355,6 +357,9 @@ func (ss *pop3Session) login(user, password string) {
 	}
 	ss.in = true
 	ss.list = ss.s.Messages()
+	if w := o.Faults.Window; w > 0 {
+		ss.list = ss.list[:min(w, len(ss.list))]
+	}
 }
 
 // number reads a message number; 0 if there is no such message.
@@ -518,10 +523,13 @@ func (ss *pop3Session) body(b []byte) {
 // quit removes what was marked; only a proper QUIT does (RFC 1939 section 6).
 func (ss *pop3Session) quit() {
 	gone := make(map[string]bool)
+	if ss.s.o.Faults.Gmail {
+		clear(ss.dele)
+	}
 	for n := range ss.dele {
 		gone[ss.list[n-1].UIDL] = true
 	}
-	if ss.s.o.Faults.Expire0 {
+	if ss.s.o.Faults.Expire0 || ss.s.o.Faults.Gmail {
 		for n := range ss.read {
 			gone[ss.list[n-1].UIDL] = true
 		}
