@@ -50,15 +50,15 @@ func sorted(m map[string]string) (names []string) {
 	return names
 }
 
-// empty takes all messages out of a server that was not started.
-func empty(s *testserver.IMAP) {
+// emptied takes all messages out of a server that was not started.
+func emptied(s *testserver.IMAP) {
 	s.Messages = nil
 	for name := range s.Boxes {
 		s.Boxes[name] = nil
 	}
 }
 
-func everything(s *testserver.IMAP) (all []string) {
+func octetsAt(s *testserver.IMAP) (all []string) {
 	for _, name := range append([]string{"INBOX"}, boxes(s)...) {
 		all = append(all, octetsOf(s.Held(name))...)
 	}
@@ -203,7 +203,7 @@ func (a account) play(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	had := everything(s)
+	had := octetsAt(s)
 	args := []string{imapPlace("imap+insecure", s), h.archive(), "--timeout", "20s"}
 	run := func(verb string, more ...string) result {
 		return h.run(slices.Concat([]string{verb}, args, more)...)
@@ -243,11 +243,11 @@ func (a account) play(t *testing.T) {
 
 	// All of INBOX goes, whatever the server says of sizes.
 	r = run("clean", "--mailbox", "INBOX", "--older-than", "0d", "--yes")
-	nothingLost(t, h.held(), had, everything(s))
+	nothingLost(t, h.held(), had, octetsAt(s))
 	if n := len(s.Held("INBOX")); n != 0 {
 		t.Errorf("%d messages are left in INBOX: %v", n, r)
 	}
-	if n := len(everything(s)); n != len(had)-6 {
+	if n := len(octetsAt(s)); n != len(had)-6 {
 		t.Errorf("%d messages are left, want %d: %v", n, len(had)-6, r)
 	}
 	if r := run("backup"); r.code != 0 || !strings.Contains(r.stdout, "0 new messages") {
@@ -259,7 +259,7 @@ func (a account) play(t *testing.T) {
 	if heal != nil {
 		heal()
 	}
-	empty(to)
+	emptied(to)
 	if err := to.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -273,7 +273,7 @@ func (a account) play(t *testing.T) {
 	if r.code != 0 {
 		t.Errorf("upload: %v", r)
 	}
-	got, want := digests(everything(to)), digests(had)
+	got, want := digests(octetsAt(to)), digests(had)
 	for d, n := range want {
 		if got[d] != n {
 			t.Errorf("%s is there %d times, want %d: %v", d, got[d], n, r)
