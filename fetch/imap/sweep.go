@@ -94,8 +94,8 @@ func (w *sweep) run(ctx context.Context) (whole bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if sel.UIDValidity != w.j.mb.UIDValidity || sel.NoUIDs {
-		return false, nil
+	if sel.UIDValidity != w.j.mb.UIDValidity || sel.NoUIDs || sel.Exists < w.j.mb.Messages {
+		return false, nil // not what the list of mailboxes showed: List looks again
 	}
 	w.j.uidValidity, w.exists = sel.UIDValidity, sel.Exists
 	for flying := 1; flying > 0; flying-- {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"mailhaul/internal/testserver"
+	"mailhaul/mail"
 )
 
 // A sweep says that it brought everything only if every message came with all that
@@ -89,13 +90,21 @@ func TestSweep(t *testing.T) {
 	}
 }
 
-// Under another UIDVALIDITY nothing is delivered.
+// Under another UIDVALIDITY, or with fewer messages than the mailbox had, nothing is
+// delivered.
 func TestSweepOfAnotherMailbox(t *testing.T) {
-	s := serve(t, &testserver.IMAP{Messages: three()})
-	mb := inbox(t, s, "INBOX")
-	mb.UIDValidity++
-	got := new(collector)
-	if exists, err := s.Sweep(context.Background(), mb, got.deliver); exists != -1 || err != nil || len(got.all) > 0 {
-		t.Errorf("exists %d, %v, %d messages came", exists, err, len(got.all))
+	for name, change := range map[string]func(mb *mail.Mailbox){
+		"UIDVALIDITY": func(mb *mail.Mailbox) { mb.UIDValidity++ },
+		"fewer":       func(mb *mail.Mailbox) { mb.Messages++ },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, &testserver.IMAP{Messages: three()})
+			mb := inbox(t, s, "INBOX")
+			change(&mb)
+			got := new(collector)
+			if exists, err := s.Sweep(context.Background(), mb, got.deliver); exists != -1 || err != nil || len(got.all) > 0 {
+				t.Errorf("exists %d, %v, %d messages came", exists, err, len(got.all))
+			}
+		})
 	}
 }
