@@ -93,11 +93,7 @@ the topmost Received line).`,
 		o.limit, err = parseRate(v)
 		return err
 	})
-	o.daily = providerDaily
-	f.Func("daily-limit", "read at most this `SIZE` from the account in a day, all runs together (0: any; default what is known of the provider)", func(v string) (err error) {
-		o.daily, err = parseDaily(v)
-		return err
-	})
+	registerDaily(f, &o.daily)
 	f.BoolVar(&o.fresh, "new", false, "begin a new archive where one was remembered and is gone")
 	f.BoolVar(&o.merge, "merge", false, "let another user's mail into this archive")
 	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "say what would be copied, and change nothing")

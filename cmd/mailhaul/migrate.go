@@ -27,6 +27,7 @@ import (
 )
 
 type migrateFlags struct {
+	daily int64 // octets, of the source
 	destFlags
 	own       secretFlags
 	selection selectionFlags
@@ -106,6 +107,7 @@ source's.`,
 	o.destFlags.register(cmd)
 	o.selection.register(cmd)
 	cmd.Flags().StringVar(&o.archive, "archive", "", "keep a copy of every message in the archive `DIR`")
+	registerDaily(cmd.Flags(), &o.daily)
 	o.remove.register(cmd)
 	return cmd
 }
@@ -173,6 +175,11 @@ func (a *app) migrateFrom(ctx context.Context, source, dest string, o migrateFla
 	if err != nil {
 		return err
 	}
+	ctx, done, err := a.daily(ctx, &from, o.daily)
+	if err != nil {
+		return err
+	}
+	defer done()
 	src, err := a.openSource(from.server, fromSecret, o.connections)
 	if err != nil {
 		return err

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spf13/pflag"
+
 	"mailhaul/internal/durable"
 	"mailhaul/internal/providers"
 	"mailhaul/internal/ui"
@@ -150,6 +152,15 @@ func trafficName(key string) string {
 		}
 		return '_'
 	}, key) + ".json"
+}
+
+// registerDaily adds --daily-limit.
+func registerDaily(f *pflag.FlagSet, limit *int64) {
+	*limit = providerDaily
+	f.Func("daily-limit", "read at most this `SIZE` from the account in a day, all runs together (0: any; default what is known of the provider)", func(v string) (err error) {
+		*limit, err = parseDaily(v)
+		return err
+	})
 }
 
 // parseDaily reads --daily-limit.
