@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"mailhaul/clean"
@@ -43,6 +44,7 @@ type message struct {
 	flags mail.Flags
 	stays string // the server refuses
 	keeps error  // the server does not give it
+	cut   bool   // its octets end in an error
 }
 
 func (s *server) Account() string { return ada }
@@ -79,7 +81,11 @@ func (s *server) Fetch(_ context.Context, _ mail.Mailbox, wants []mail.Want, del
 					}
 					continue
 				}
-				if err := deliver(s.info(m), strings.NewReader(m.wire), nil); err != nil {
+				var octets io.Reader = strings.NewReader(m.wire)
+				if m.cut {
+					octets = io.MultiReader(octets, iotest.ErrReader(io.ErrUnexpectedEOF))
+				}
+				if err := deliver(s.info(m), octets, nil); err != nil {
 					return err
 				}
 			}
@@ -396,6 +402,61 @@ func (w *world) wrong(want ...string) {
 	})
 	if err != nil || !slices.Equal(got, want) {
 		w.Errorf("to be fetched again: %v, want %v (%v)", got, want, err)
+	}
+}
+
+// Octets that end in an error say nothing of the message: it stays, and its claim as
+// it was.
+func TestSecondFetchThatIsCut(t *testing.T) {
+	w := newWorld(t)
+	w.put("1", 100, func(_ *message, a *mail.Archived) { a.Suspicious = mail.SizeDoubt(1, 2) }).cut = true
+	if res := w.run(w.options()); res.Deleted != 0 || res.Failed != 1 {
+		t.Errorf("%+v", res)
+	}
+	w.left("1")
+	w.wrong()
+}
+
+// A rule about sizes means no message whose size the server does not tell.
+func TestUnknownSizeStays(t *testing.T) {
+	w := newWorld(t)
+	w.put("1", 100, func(m *message, _ *mail.Archived) { m.size = -1 })
+	o := w.options()
+	o.Selection = mail.Selection{Larger: 10}
+	if res := w.run(o); res.Deleted != 0 || res.Stayed[clean.WhyNoSize] != 1 {
+		t.Errorf("%+v", res)
+	}
+	w.left("1")
+}
+
+// copying notes when the ledger is copied.
+type copying struct {
+	*ledger.Ledger
+	s   *server
+	err error
+}
+
+func (c copying) Backup(ctx context.Context) error {
+	c.s.wire = append(c.s.wire, "COPY")
+	return errors.Join(c.err, c.Ledger.Backup(ctx))
+}
+
+// What only the ledger knows of deletions is copied before the first one.
+func TestLedgerIsCopiedFirst(t *testing.T) {
+	w := newWorld(t)
+	w.put("1", 100)
+	o := w.options()
+	full := errors.New("no space left")
+	o.Ledger = copying{w.l, w.s, full}
+	if _, err := clean.Run(context.Background(), o); !errors.Is(err, full) || w.s.batches != 0 {
+		t.Errorf("%d orders, %v", w.s.batches, err)
+	}
+	w.left("1")
+	w.s.wire = nil
+	o.Ledger = copying{w.l, w.s, nil}
+	w.run(o)
+	if !slices.Equal(w.s.wire, []string{"COPY", "DELETE 1"}) {
+		t.Errorf("%q", w.s.wire)
 	}
 }
 

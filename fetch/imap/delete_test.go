@@ -3,6 +3,7 @@ package imap_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"regexp"
@@ -303,6 +304,61 @@ func TestDeleteManyRoundTrips(t *testing.T) {
 	}
 	if n, err := srv.Count("ada", "INBOX"); err != nil || n != 0 {
 		t.Errorf("%d left, %v", n, err)
+	}
+}
+
+// The intent is on record before anything is marked or moved; without it nothing is.
+func TestNoOrderWithoutIntent(t *testing.T) {
+	for _, mode := range []string{mail.ModeExpunge, mail.ModeTrash} {
+		srv, src := scripted(t, "UIDPLUS MOVE", func(c *testserver.IMAPConn, cmd string) bool {
+			if !strings.HasPrefix(cmd, "LIST") {
+				return false
+			}
+			c.Send("* LIST () \"/\" INBOX\r\n* LIST (\\Trash) \"/\" Bin\r\n")
+			c.OK("done")
+			return true
+		})
+		mb := inbox(t, src, "INBOX")
+		o := newOrder(proofs(t, src, mb), mode)
+		broken := errors.New("disk full")
+		asked := false
+		o.Intend = func([]int) error { asked = true; return broken }
+		if err := src.Delete(context.Background(), mb, o.DeleteOrder); !errors.Is(err, broken) || !asked {
+			t.Errorf("%s: %v", mode, err)
+		}
+		for _, l := range srv.Sent() {
+			if strings.HasPrefix(l, "UID STORE") || strings.HasPrefix(l, "UID EXPUNGE") || strings.HasPrefix(l, "UID MOVE") {
+				t.Errorf("%s: sent %s", mode, l)
+			}
+		}
+		if len(o.gone)+len(o.stayed) > 0 {
+			t.Errorf("%s: settled %v %v", mode, o.gone, o.stayed)
+		}
+	}
+}
+
+// UIDs that do not last name nothing that could be deleted by them (RFC 4315 section 2).
+func TestDeleteUIDNotSticky(t *testing.T) {
+	srv, src := scripted(t, "UIDPLUS", func(c *testserver.IMAPConn, cmd string) bool {
+		if !strings.HasPrefix(cmd, "SELECT") {
+			return false
+		}
+		c.Send("* 3 EXISTS\r\n* OK [UIDVALIDITY 1] ok\r\n* NO [UIDNOTSTICKY] they change\r\n")
+		c.OK("[READ-WRITE] selected")
+		return true
+	})
+	mb := inbox(t, src, "INBOX")
+	o := newOrder(proofs(t, src, mb), mail.ModeExpunge)
+	if err := src.Delete(context.Background(), mb, o.DeleteOrder); err != nil {
+		t.Fatal(err)
+	}
+	if len(o.gone) != 0 || len(o.stayed) != 3 || o.intended != nil {
+		t.Errorf("gone %v, stayed %v, intended %v", o.gone, o.stayed, o.intended)
+	}
+	for _, l := range srv.Sent() {
+		if strings.HasPrefix(l, "UID STORE") {
+			t.Errorf("sent %s", l)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package pop3_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -237,6 +238,15 @@ func TestDeleteAtOddServers(t *testing.T) {
 		{name: "stays connected after QUIT", drop: &maildrop{hangs: true}, intended: all, gone: all},
 		{name: "QUIT -ERR, some removed", drop: &maildrop{quit: func(m []int) (string, []int) { return "-ERR some messages were not removed", m[:min(2, len(m))] }},
 			intended: all, gone: []int{0, 1}, why: map[int]string{2: "did not remove"}, left: []int{3, 4, 5}},
+		{name: "QUIT -ERR, and the next listing is not whole", drop: &maildrop{
+			quit: func([]int) (string, []int) { return "-ERR busy", nil },
+			uidl: func(session, n int) string {
+				if session > 1 && n == 3 {
+					return ""
+				}
+				return fmt.Sprint("uidl-", n)
+			},
+		}, intended: all, left: []int{1, 2, 3, 4, 5}, fails: true},
 		{name: "UIDL used again for another message", drop: &maildrop{show: func(session, n int, s string) string {
 			if session > 0 && n == 2 {
 				return strings.Replace(s, "Subject: 2", "Subject: X", 1)
@@ -284,6 +294,28 @@ func TestDeleteAtOddServers(t *testing.T) {
 				t.Errorf("left %v, want %v", got, tt.left)
 			}
 		})
+	}
+}
+
+// The intent is on record before the first DELE; without it nothing is sent.
+func TestNoDELEWithoutIntent(t *testing.T) {
+	drop := &maildrop{}
+	src := drop.start(t)
+	o := newOrder(proofs(t, src))
+	broken := errors.New("disk full")
+	o.Intend = func([]int) error { return broken }
+	if err := src.Delete(context.Background(), mail.Mailbox{}, o.DeleteOrder); !errors.Is(err, broken) {
+		t.Errorf("%v", err)
+	}
+	drop.mu.Lock()
+	defer drop.mu.Unlock()
+	for _, line := range drop.sent {
+		if strings.HasPrefix(line, "DELE") {
+			t.Errorf("sent: %s", line)
+		}
+	}
+	if len(o.gone) > 0 || len(drop.messages) != 5 {
+		t.Errorf("gone %v, %d left", o.gone, len(drop.messages))
 	}
 }
 

@@ -691,6 +691,15 @@ func TestDeletions(t *testing.T) {
 	if list := undo(time.Time{}); len(list) != 0 {
 		t.Errorf("to undo after undoing: %v", list)
 	}
+	if _, err := l.IntendDeletions(ctx, []mail.Doomed{{Claim: c[0].ID, Proof: proofs[0]}}, "", mail.ModeExpunge); mail.KindOf(err) != mail.KindIntegrity {
+		t.Errorf("no longer at the server: %v", err)
+	}
+	if err := l.Lost(ctx, []int64{c[1].Message}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.IntendDeletions(ctx, []mail.Doomed{{Claim: c[1].ID, Proof: proofs[1]}}, "", mail.ModeExpunge); mail.KindOf(err) != mail.KindIntegrity {
+		t.Errorf("lost from the archive: %v", err)
+	}
 	// An adopted claim is fetched once before it can go.
 	record(t, l, mail.Change{Returned: []int64{c[0].ID}})
 	if _, err := l.IntendDeletions(ctx, []mail.Doomed{{Claim: c[0].ID, Proof: proofs[0]}}, "", mail.ModeExpunge); mail.KindOf(err) != mail.KindIntegrity {
