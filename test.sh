@@ -12,7 +12,7 @@ cd "$(dirname "$0")"
 step() { printf '\n== %s\n' "$*"; }
 
 # program:package pairs that the tests need.
-needs="dovecot:dovecot-imapd /usr/lib/dovecot/pop3:dovecot-pop3d mutt:mutt python3:python3 gcc:gcc /usr/include/stdlib.h:libc6-dev strace:strace script:bsdutils awk:mawk systemd-analyze:systemd mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs gnome-keyring-daemon:gnome-keyring dbus-run-session:dbus-daemon dbus-send:dbus-bin"
+needs="dovecot:dovecot-imapd /usr/lib/dovecot/pop3:dovecot-pop3d mutt:mutt python3:python3 gcc:gcc /usr/include/stdlib.h:libc6-dev strace:strace script:bsdutils awk:mawk systemd-analyze:systemd mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs mkfs.exfat:exfatprogs mount.exfat-fuse:exfat-fuse gnome-keyring-daemon:gnome-keyring dbus-run-session:dbus-daemon dbus-send:dbus-bin"
 
 missing() {
 	local pair

@@ -229,25 +229,30 @@ func TestLockedKeywordsStayInTheLedger(t *testing.T) {
 }
 
 // noColon is a file system of Windows.
-type noColon struct{ durable.FS }
+type noColon struct {
+	durable.FS
+	err error // what it says
+}
 
 func (n noColon) Rename(from, to string) error {
 	if strings.Contains(to, ":") {
-		return &os.LinkError{Op: "rename", Old: from, New: to, Err: syscall.EINVAL}
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: n.err}
 	}
 	return n.FS.Rename(from, to)
 }
 
 func TestColonRefused(t *testing.T) {
-	a := openFS(t, noColon{faultfs.NewMem()}, Options{})
-	m := testMessage{Mailbox: "INBOX", Wire: "Subject: x\r\n\r\n", Flags: mail.Seen}
-	for _, rc := range add(t, a, m, m, m).Receipts {
-		if got := content(t, a, rc); got != m.Canonical() {
-			t.Errorf("%q", got)
-		}
-		rc, err := a.SetFlags(context.Background(), rc, "", mail.Flagged)
-		if err != nil || rc.Info.Flags != mail.NewFlags(mail.Seen, mail.Flagged) {
-			t.Errorf("%q, %v", rc.Info.Flags, err)
+	for _, err := range []error{syscall.EINVAL, syscall.ENOENT} {
+		a := openFS(t, noColon{faultfs.NewMem(), err}, Options{})
+		m := testMessage{Mailbox: "INBOX", Wire: "Subject: x\r\n\r\n", Flags: mail.Seen}
+		for _, rc := range add(t, a, m, m, m).Receipts {
+			if got := content(t, a, rc); got != m.Canonical() {
+				t.Errorf("%q", got)
+			}
+			rc, err := a.SetFlags(context.Background(), rc, "", mail.Flagged)
+			if err != nil || rc.Info.Flags != mail.NewFlags(mail.Seen, mail.Flagged) {
+				t.Errorf("%q, %v", rc.Info.Flags, err)
+			}
 		}
 	}
 }

@@ -37,6 +37,14 @@ func hint(err error) string {
 	return "look at the disk, then run the same command again"
 }
 
-// refusesColon tells whether a file system may have refused a name for its colon,
-// as those of Windows do.
-func refusesColon(err error) bool { return errors.Is(err, syscall.EINVAL) }
+// refusesColon tells whether a file system may have refused for its colon to rename
+// a message into cur, as those of Windows do. (exFAT by FUSE says that there is no
+// such file, though message and directory are there.)
+func (a *Archive) refusesColon(b *box, m *message, err error) bool {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return errors.Is(err, syscall.EINVAL)
+	}
+	_, message := a.fsys.Lstat(b.tmp(m.base))
+	_, cur := a.fsys.Lstat(b.dir + "/cur")
+	return message == nil && cur == nil
+}

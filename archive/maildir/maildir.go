@@ -259,7 +259,7 @@ func (a *Archive) deliver(b *box, m *message) (string, error) {
 		if err == nil {
 			return name, nil
 		}
-		if sep == ':' && refusesColon(err) {
+		if sep == ':' && a.refusesColon(b, m, err) {
 			a.mu.Lock()
 			a.sep = ';'
 			a.mu.Unlock()
