@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -59,7 +60,7 @@ func (a *app) fetchAndFree(ctx context.Context, o fetch.Options, free freeFlags,
 		return fetch.Result{}, &mail.Error{Kind: mail.KindLacking, Ref: mail.Ref{Account: o.Source.Account()}, Err: errors.New("nothing can be deleted over this protocol")}
 	}
 	s.Deleted = new(int64)
-	if !free.ceiling.set && !o.DryRun { // a ceiling is for the whole
+	if !free.ceiling.set && !o.DryRun && !takesAllLabels(ctx, o.Source.Account(), src) { // a ceiling is for the whole
 		o.Limit = turn
 	}
 	f := &freeing{app: a, src: src, flags: free, vault: v, dryRun: o.DryRun, selection: o.Selection, notify: o.Notify, deleted: s.Deleted}
@@ -85,6 +86,16 @@ func (a *app) fetchAndFree(ctx context.Context, o fetch.Options, free freeFlags,
 			return total, err
 		}
 	}
+}
+
+// takesAllLabels tells whether what is deleted in one mailbox is gone from others, as
+// at Gmail, which has a trash only: then all are to be archived before anything goes.
+func takesAllLabels(ctx context.Context, account string, src clean.Source) bool {
+	if !strings.HasPrefix(account, "imap:") {
+		return false
+	}
+	mode, err := src.CanDelete(ctx, mail.ModeExpunge)
+	return err == nil && mode == mail.ModeTrash // an error is told when something is to go
 }
 
 // ignored says that the server does not do what it is told.

@@ -185,3 +185,45 @@ func gmail(t *testing.T, format string) {
 		}
 	}
 }
+
+// With --delete every label is archived before any message goes; the move to the trash
+// that takes a message out of one mailbox takes it out of all.
+func TestGmailDelete(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	g := testserver.NewGmail("Work")
+	for i := range 6 {
+		labels := []string{"INBOX", "Work"}
+		g.Add(letter(i+1), labels[:1+i%2]...)
+	}
+	g.Add(letter(7))
+	if err := g.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { g.Close() })
+	args := []string{"backup", "--delete", imapPlace("imap+insecure", &g.IMAP), h.archive(), "--timeout", "20s"}
+	if r := h.run(args...); r.code != 0 {
+		t.Errorf("%v", r)
+	}
+	for octets, labels := range g.Labels() {
+		if !slices.Equal(labels, []string{testserver.GmailTrash}) {
+			t.Errorf("%.90q has labels %q", octets, labels)
+		}
+	}
+	held := h.held()
+	for i := range 6 {
+		d := rig.Digest(rig.Canonical([]byte(letter(i + 1))))
+		if !held.Has("INBOX", d) || held.Has("Work", d) != (i%2 == 1) {
+			t.Errorf("letter %d is not where it was", i+1)
+		}
+	}
+	if held.Size() != 10 {
+		t.Errorf("%d messages are archived, want 10", held.Size())
+	}
+	if r := h.run(args...); r.code != 0 || len(h.held()) != len(held) {
+		t.Errorf("once more: %v", r)
+	}
+	if n := len(g.Held(testserver.GmailTrash)); n != 7 {
+		t.Errorf("%d messages are in the trash, want 7", n)
+	}
+}
