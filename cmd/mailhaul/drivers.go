@@ -64,12 +64,20 @@ func (a *app) notify(e mail.Event) {
 	}
 }
 
+// destinations are the protocols by which messages can be added to a server.
+var destinations = map[string]func(s dial.Server, c auth.Credentials, connections int) upload.Destination{
+	"imap": func(s dial.Server, c auth.Credentials, connections int) upload.Destination {
+		return destimap.New(destimap.Config{Server: s, Credentials: c, Connections: connections, Version: versionText()})
+	},
+}
+
 // openDestination makes the driver of a server that messages can be added to.
 func openDestination(s dial.Server, c auth.Credentials, connections int) (upload.Destination, error) {
-	if s.Protocol != "imap" {
+	open := destinations[s.Protocol]
+	if open == nil {
 		return nil, &mail.Error{Kind: mail.KindUsage, Err: fmt.Errorf("messages cannot be added over %s", s.Protocol), Hint: "write imaps://USER@HOST"}
 	}
-	return destimap.New(destimap.Config{Server: s, Credentials: c, Connections: connections, Version: versionText()}), nil
+	return open(s, c, connections), nil
 }
 
 // parallel is how many mailboxes are worked on at once: POP3 has one mailbox and

@@ -159,7 +159,7 @@ func (a *app) migrateFrom(ctx context.Context, source, dest string, o migrateFla
 	}
 	s.Source, s.Dest, *label = from.key(), to.key(), from.label()
 	switch {
-	case to.server.Protocol != "imap":
+	case destinations[to.server.Protocol] == nil:
 		return usage("write imaps://USER@HOST", "messages cannot be added over %s", to.server.Protocol)
 	case from.key() == to.key() && from.server.Addr() == to.server.Addr():
 		return usage("", "source and destination are the same account")

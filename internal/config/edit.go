@@ -12,7 +12,6 @@ import (
 
 	"github.com/BurntSushi/toml"
 
-	"mailhaul/internal/auth"
 	"mailhaul/internal/durable"
 	"mailhaul/mail"
 )
@@ -41,21 +40,6 @@ func Add(path, name string, keys []Key, check Check) error {
 			d.lines = []string{"# Accounts of mailhaul. Keep this file to yourself: chmod 600.", "# Every key is the flag of the same name; mailhaul account show NAME explains."}
 		}
 		return d.appendTables("account."+quoteKey(name), keys)
-	})
-}
-
-// Set replaces or adds keys of an account and leaves every other line as it is.
-func Set(path, name string, keys []Key, check Check) error {
-	return edit(path, check, func(d *draft) error {
-		if !d.has("account", name) {
-			return &mail.Error{Kind: mail.KindConfig, Op: path, Err: fmt.Errorf("there is no account %q", name)}
-		}
-		for _, k := range keys {
-			if err := d.set(name, k); err != nil {
-				return err
-			}
-		}
-		return nil
 	})
 }
 
@@ -241,82 +225,9 @@ func (d *draft) replace(from, to int, with []string, wanted func(tree map[string
 	return true
 }
 
-// set replaces or adds one key.
-func (d *draft) set(name string, k Key) error {
-	table := []string{"account", name}
-	if k.Table != "" {
-		table = append(table, k.Table)
-	}
-	with, err := k.lines()
-	if err != nil {
-		return err
-	}
-	hint := fmt.Sprintf("below [%s] write %s", strings.Join(table, "."), with[len(with)-1])
-	want := copyTree(d.doc.tree)
-	put(want, k.decoded(), append(slices.Clip(table), k.Name)...)
-	accept := func(tree map[string]any) bool { return equal(tree, want) }
-	if !d.has(table...) {
-		end := d.end(name)
-		if end < 0 || !d.replace(end, end, slices.Concat([]string{"", "[" + tableName(table) + "]"}, with), accept) {
-			return d.byHand(hint)
-		}
-		return nil
-	}
-	if d.has(append(slices.Clip(table), k.Name)...) {
-		at := d.keyLine(d.line(append(slices.Clip(table), k.Name)...), k.Name)
-		// A value may go over several lines: the first end that fits is its own.
-		for to := at + 1; at >= 0 && to <= len(d.lines); to++ {
-			if d.replace(at, to, with[len(with)-1:], accept) {
-				return nil
-			}
-		}
-		return d.byHand(hint)
-	}
-	header := d.line(table...)
-	if !d.opens(header) {
-		return d.byHand(hint)
-	}
-	last := header
-	if v, ok := d.at(table...); ok {
-		for key, value := range v.(map[string]any) {
-			if _, isTable := value.(map[string]any); !isTable {
-				last = max(last, d.line(append(slices.Clip(table), key)...))
-			}
-		}
-	}
-	for to := last + 1; to <= len(d.lines); to++ {
-		if d.replace(to, to, with, accept) {
-			return nil
-		}
-	}
-	return d.byHand(hint)
-}
-
-// keyLine returns the line in which a key begins whose value is near at: of a
-// text over several lines the library names a later one. -1 if there is none.
-func (d *draft) keyLine(at int, key string) int {
-	for ; at >= 0; at-- {
-		line := strings.TrimLeft(d.lines[at], " \t\"'")
-		if rest, ok := strings.CutPrefix(line, key); ok && strings.HasPrefix(strings.TrimLeft(rest, " \t\"'"), "=") {
-			return at
-		}
-	}
-	return -1
-}
-
 // opens tells whether a line is the header of a table.
 func (d *draft) opens(line int) bool {
 	return line >= 0 && strings.HasPrefix(strings.TrimSpace(d.lines[line]), "[")
-}
-
-// end returns the index behind the last line of an account's tables; -1 if they
-// do not stand together.
-func (d *draft) end(name string) int {
-	first, last := d.span(name)
-	if first < 0 {
-		return -1
-	}
-	return last
 }
 
 // span returns the lines of an account: from the comments directly above its
@@ -431,22 +342,6 @@ func (k Key) lines() ([]string, error) {
 	return append(lines, strings.TrimSuffix(string(b), "\n")), nil
 }
 
-// decoded is the value as it is read back.
-func (k Key) decoded() any {
-	b, _ := toml.Marshal(map[string]any{k.Name: k.Value})
-	var tree map[string]any
-	_, _ = toml.Decode(string(b), &tree) // both were tried by lines
-	return tree[k.Name]
-}
-
-func tableName(path []string) string {
-	quoted := make([]string, len(path))
-	for i, p := range path {
-		quoted[i] = quoteKey(p)
-	}
-	return strings.Join(quoted, ".")
-}
-
 func quoteKey(key string) string { return toml.Key{key}.String() }
 
 func copyTree(tree map[string]any) map[string]any {
@@ -460,43 +355,8 @@ func copyTree(tree map[string]any) map[string]any {
 	return out
 }
 
-func put(tree map[string]any, v any, path ...string) {
-	for _, key := range path[:len(path)-1] {
-		next, ok := tree[key].(map[string]any)
-		if !ok {
-			next = map[string]any{}
-			tree[key] = next
-		}
-		tree = next
-	}
-	tree[path[len(path)-1]] = v
-}
-
 func equal(a, b map[string]any) bool {
 	x, errX := toml.Marshal(a)
 	y, errY := toml.Marshal(b)
 	return errX == nil && errY == nil && string(x) == string(y)
-}
-
-// StorePassword keeps a password in a file of mode 0600 beside the configuration
-// at path ("" for DefaultPath) and returns the name of the file, absolute, for
-// password-file.
-func StorePassword(path, account string, s auth.Secret) (string, error) {
-	path, err := target(path)
-	if err != nil {
-		return "", &mail.Error{Kind: mail.KindConfig, Op: "find the configuration", Err: err}
-	}
-	if err := CheckName(account); err != nil {
-		return "", err
-	}
-	dir := filepath.Join(filepath.Dir(path), "secrets")
-	fsys, err := durable.MakeRoot(dir)
-	if err != nil {
-		return "", &mail.Error{Kind: mail.KindDisk, Op: "make " + dir, Err: err}
-	}
-	defer fsys.Close()
-	if err := durable.WriteFileAtomic(fsys, account, []byte(s.Reveal()+"\n")); err != nil {
-		return "", &mail.Error{Kind: mail.KindDisk, Op: "write the password file", Err: err}
-	}
-	return filepath.Join(dir, account), nil
 }

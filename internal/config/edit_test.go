@@ -107,47 +107,6 @@ server = "imaps://b@h"
 to = "a@h"
 `
 
-func TestSet(t *testing.T) {
-	replace := strings.Replace
-	for _, tt := range []struct {
-		name string
-		key  Key
-		want string
-	}{
-		{"home", Key{Name: "server", Value: "pop3s://a@h"}, replace(edited, `server = "imaps://a@h" # the server`, `server = "pop3s://a@h"`, 1)},
-		{"home", Key{Name: "archive", Value: "x"}, replace(edited, "archive = \"\"\"\n~/Mail/\nhome\"\"\" # odd", `archive = "x"`, 1)},
-		{"home", Key{Name: "tls-fingerprint", Value: pin, Comment: "trusted"}, replace(edited, "home\"\"\" # odd\n", "home\"\"\" # odd\n# trusted\ntls-fingerprint = \""+pin+"\"\n", 1)},
-		{"home", Key{Table: "backup", Name: "mailbox", Value: []string{"A"}}, replace(edited, "mailbox = [\n  \"INBOX\",\n  # two\n  \"[account.work]\", # no header\n]", `mailbox = ["A"]`, 1)},
-		{"home", Key{Table: "backup", Name: "delete", Value: true}, replace(edited, "# no header\n]\n", "# no header\n]\ndelete = true\n", 1)},
-		{"home", Key{Table: "clean", Name: "older-than", Value: "1y"}, replace(edited, "# no header\n]\n", "# no header\n]\n\n[account.home.clean]\nolder-than = \"1y\"\n", 1)},
-		{"work", Key{Table: "clean", Name: "older-than", Value: "1y"}, replace(edited, "server = \"imaps://b@h\"\n", "server = \"imaps://b@h\"\n\n[account.work.clean]\nolder-than = \"1y\"\n", 1)},
-	} {
-		path := config(t, 0o600, edited)
-		if err := Set(path, tt.name, []Key{tt.key}, nil); err != nil {
-			t.Errorf("%s %v: %v", tt.name, tt.key, err)
-			continue
-		}
-		if got := text(t, path); got != tt.want {
-			t.Errorf("%s %v: got\n%s\nwant\n%s", tt.name, tt.key, got, tt.want)
-		}
-	}
-	path := config(t, 0o600, edited)
-	if err := Set(path, "nobody", []Key{{Name: "server", Value: "x"}}, nil); mail.KindOf(err) != mail.KindConfig {
-		t.Error(err)
-	}
-	if err := Set(path, "home", []Key{{Name: "server", Value: "ftp://h"}}, nil); mail.KindOf(err) != mail.KindConfig || text(t, path) != edited {
-		t.Error(err)
-	}
-	// A way of writing that is not changed line by line is left to a person.
-	inline := "account = {home = {server = \"imaps://a@h\"}}\n"
-	path = config(t, 0o600, inline)
-	for _, k := range []Key{{Name: "archive", Value: "x"}, {Table: "clean", Name: "trash", Value: true}} {
-		if err := Set(path, "home", []Key{k}, nil); mail.KindOf(err) != mail.KindConfig || !strings.Contains(mail.HintOf(err), "below [account.home") || text(t, path) != inline {
-			t.Errorf("%v %q", err, text(t, path))
-		}
-	}
-}
-
 func TestRemove(t *testing.T) {
 	for _, tt := range []struct{ name, want string }{
 		{"work", strings.Replace(edited, "# about work\n[account.work]\nserver = \"imaps://b@h\"\n\n", "", 1)},
@@ -185,25 +144,13 @@ func TestEditKeepsLinks(t *testing.T) {
 	}
 }
 
-func TestStorePassword(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "mailhaul", "config.toml")
-	file, err := StorePassword(path, "home", secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	found(t, Password{File: file})
-	if _, err := StorePassword(path, "../home", secret); err == nil {
-		t.Error("a name that leads elsewhere")
-	}
-}
-
-// Whatever the file looks like: after an edit it says what it said before, with
-// the one change, or it is untouched.
-func FuzzSet(f *testing.F) {
-	f.Add(edited, "home", "archive")
-	f.Add("[account.home]\r\nserver = 'imaps://a@h'\r\n", "home", "server")
-	f.Add("account.home = {server = 'imaps://a@h'}", "home", "user")
-	f.Fuzz(func(t *testing.T, text, name, key string) {
+// Whatever the file looks like: after an edit it says what it said before without
+// the account, or it is untouched.
+func FuzzRemove(f *testing.F) {
+	f.Add(edited, "home")
+	f.Add("[account.home]\r\nserver = 'imaps://a@h'\r\n", "home")
+	f.Add("account.home = {server = 'imaps://a@h'}", "home")
+	f.Fuzz(func(t *testing.T, text, name string) {
 		d, err := newDraft("x", text)
 		if err != nil || !d.has("account", name) {
 			return
@@ -213,18 +160,24 @@ func FuzzSet(f *testing.F) {
 		if !ok {
 			return
 		}
-		if _, ok := accounts[name].(map[string]any); !ok {
-			return
-		}
-		if d.set(name, Key{Name: key, Value: "new"}) != nil {
+		if d.remove(name) != nil {
 			if d.text() != strings.TrimSuffix(text, "\n")+"\n" {
 				t.Fatalf("changed to %q", d.text())
 			}
 			return
 		}
-		put(before, "new", "account", name, key)
 		after, err := read(d.text())
-		if err != nil || !equal(before, after.tree) {
+		if err != nil {
+			t.Fatalf("%q became %q: %v", text, d.text(), err)
+		}
+		delete(accounts, name)
+		if left, ok := after.tree["account"].(map[string]any); ok {
+			delete(left, name)
+			after.tree["account"] = left
+		} else {
+			after.tree["account"] = map[string]any{}
+		}
+		if !equal(before, after.tree) {
 			t.Fatalf("%q became %q", text, d.text())
 		}
 	})
