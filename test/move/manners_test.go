@@ -251,12 +251,16 @@ func TestMomentaryTrouble(t *testing.T) {
 				t.Parallel()
 				s := newStand(t)
 				faulty := map[string]*testserver.IMAP{"source": s.from, "destination": s.to}[side]
+				var now atomic.Pointer[fault]
 				set := func() {
-					if f := make(); f != nil {
-						faulty.Answer = func(c *testserver.IMAPConn, cmd string) bool { return f(faulty, c, cmd) }
-					}
+					f := make()
+					now.Store(&f)
 				}
 				set()
+				faulty.Answer = func(c *testserver.IMAPConn, cmd string) bool {
+					f := *now.Load()
+					return f != nil && f(faulty, c, cmd)
+				}
 				for try := 1; ; try++ {
 					res, err := s.pass()
 					lacks, doubles := s.lacking()
