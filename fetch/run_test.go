@@ -411,6 +411,41 @@ func TestIncompleteListingConcludesNothing(t *testing.T) {
 	}
 }
 
+// Nor does a listing that the server ends early, of which the rest is archived.
+func TestShortListingConcludesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.put("1", message("a"))
+	w.put("2", message("b"))
+	w.run()
+	w.source.messages["INBOX"] = w.source.messages["INBOX"][:1]
+	w.put("3", message("c"))
+	w.source.listErr = &mail.Error{Kind: mail.KindTemporary, Err: fmt.Errorf("the rest is not shown: %w", fetch.ErrIncomplete)}
+	res, err := fetch.Run(context.Background(), w.options())
+	if !errors.Is(err, fetch.ErrIncomplete) || res.Archived != 1 {
+		t.Errorf("%+v, %v", res.Counts, err)
+	}
+	for _, c := range w.ledger.claims {
+		if !c.Gone.IsZero() {
+			t.Errorf("%s is marked as gone", c.UID)
+		}
+	}
+}
+
+// What a selection left out comes with the next run without one, even if the mailbox
+// has not changed since.
+func TestSelectionKeepsTheStateUnknown(t *testing.T) {
+	w := newWorld(t)
+	w.source.state["INBOX"] = "1:3:1"
+	w.put("1", message("a"))
+	w.put("2", message(strings.Repeat("b", 1000)))
+	o := w.options()
+	o.Selection.Larger = 500
+	if res, err := fetch.Run(context.Background(), o); err != nil || res.Archived != 1 {
+		t.Errorf("%+v, %v", res.Counts, err)
+	}
+	w.want(w.run(), 1, 0, 1, 0, 2)
+}
+
 func TestBrokenReaderIsNotArchived(t *testing.T) {
 	for _, size := range []int{10, 3 << 20} {
 		w := newWorld(t)
