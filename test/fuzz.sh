@@ -16,7 +16,7 @@ one() { # TIME PACKAGE TARGET
 		printf '%s %s: %s\n' "$2" "$3" "$(grep execs <<<"$log" | tail -n 1)"
 		return 0
 	}
-	found=$(grep -vE '^(fuzz: |--- FAIL: Fuzz|FAIL|exit status 1$|    context deadline exceeded$|$)' <<<"$log" || true)
+	found=$(grep -vE '^(fuzz: |waiting for fuzzing process to terminate|--- FAIL: Fuzz|FAIL|exit status 1$|    context deadline exceeded$|$)' <<<"$log" || true)
 	if [ -z "$found" ] && grep -q '^    context deadline exceeded$' <<<"$log"; then
 		printf '%s %s: %s (its end came late)\n' "$2" "$3" "$(grep execs <<<"$log" | tail -n 1)"
 		return 0
