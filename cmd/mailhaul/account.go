@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
+	"time"
 
 	"golang.org/x/term"
 	"golang.org/x/time/rate"
@@ -151,6 +153,17 @@ func (a *app) canAsk() bool {
 	return ok && a.stdin != nil && term.IsTerminal(int(a.stdin.Fd())) && term.IsTerminal(int(f.Fd()))
 }
 
+// hidden waits until the terminal no longer is as it was before: what is typed at
+// once is not shown, either. It waits for a moment only, since it may have been so.
+func hidden(fd int, before *term.State) {
+	for range 50 {
+		if now, err := term.GetState(fd); err != nil || !reflect.DeepEqual(before, now) {
+			return
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
 // ask reads a line from the terminal without showing it. An interrupt gives the
 // terminal back as it was.
 func (a *app) ask(ctx context.Context, question string) (string, error) {
@@ -164,11 +177,12 @@ func (a *app) ask(ctx context.Context, question string) (string, error) {
 		err  error
 	}
 	got := make(chan answer, 1)
-	a.ui.Prompt(question)
 	go func() {
 		line, err := term.ReadPassword(fd)
 		got <- answer{line, err}
 	}()
+	hidden(fd, before)
+	a.ui.Prompt(question)
 	select {
 	case r := <-got:
 		a.ui.Break()

@@ -42,6 +42,7 @@ type app struct {
 	typed          lineReader
 	shared         *shared
 	args           []string // as typed
+	interruptHint  string   // the hint when a signal ends a verb that fetches nothing
 
 	// Where the verb is run for several accounts, each has an app of its own.
 	only  string        // the name of the account; "" where there is one run only
@@ -158,6 +159,13 @@ func (a *app) start(cmd *cobra.Command) error {
 		return err
 	}
 	a.flags.timeoutTyped = cmd.Flags().Changed("timeout")
+	a.interruptHint = ""
+	switch cmd.Name() {
+	case "setup":
+		a.interruptHint = "no account was stored; run the same command again"
+	case "login", "trust", "schedule", "remove", "doctor", "size", "ls", "cat":
+		a.interruptHint = "run the same command again"
+	}
 	if a.only != "" {
 		return nil // prints with the others
 	}

@@ -84,8 +84,13 @@ func (a *app) status() {
 // once, by what runs them.
 func (a *app) tell(ctx context.Context, err error) {
 	err = asInterrupted(ctx, err)
-	if _, ok := errors.AsType[interrupted](err); ok && a.only != "" {
-		return
+	if _, ok := errors.AsType[interrupted](err); ok {
+		if a.only != "" {
+			return
+		}
+		if e, ok := errors.AsType[*mail.Error](err); ok && a.interruptHint != "" {
+			e.Hint = a.interruptHint
+		}
 	}
 	a.ui.Error(err)
 }

@@ -103,6 +103,7 @@ type setting struct {
 	ask     bool // there is a person, who wants to be asked
 
 	secret auth.Secret // typed; "" where the account refers to it
+	again  bool        // it was refused once, and is asked for again
 	imap   *account    // logged in
 	pop3   *account
 }
@@ -254,6 +255,27 @@ func (s *setting) server(p place.Server) dial.Server {
 
 // test logs in by both protocols, and says what they give. It returns the one to use.
 func (s *setting) test(ctx context.Context) (*account, error) {
+	chosen, err := s.testOnce(ctx)
+	if err != nil && s.ask && !s.again && s.secret != "" && ctx.Err() == nil && refused(err) {
+		s.a.ui.Warn(err)
+		s.a.ui.Note("Perhaps it was mistyped: once more, and no oftener, since some servers lock accounts.")
+		s.again, s.secret = true, ""
+		chosen, err = s.testOnce(ctx)
+	}
+	return chosen, err
+}
+
+// refused tells whether a login was refused; err may join several errors.
+func refused(err error) bool {
+	all := joined(err)
+	if all == nil {
+		return refusal(err)
+	}
+	return slices.ContainsFunc(all, func(e error) bool { return e != nil && refused(e) })
+}
+
+// testOnce does it with one password.
+func (s *setting) testOnce(ctx context.Context) (*account, error) {
 	var imapErr, pop3Err error
 	if p := s.found.IMAP; p != nil {
 		s.imap, imapErr = s.try(ctx, *p)
@@ -266,7 +288,7 @@ func (s *setting) test(ctx context.Context) (*account, error) {
 			p.User = s.imap.place.User
 		}
 		// One refusal is enough: a second wrong password may lock the account.
-		if refused := mail.KindOf(imapErr) == mail.KindAuth; !refused || s.found.IMAP == nil {
+		if untrusted := mail.KindOf(imapErr) == mail.KindAuth; !untrusted || s.found.IMAP == nil {
 			s.pop3, pop3Err = s.try(ctx, *p)
 		}
 	}
@@ -350,6 +372,9 @@ func (s *setting) account(ctx context.Context, p place.Server) (account, error) 
 	if ac.tokens != nil || ac.secret.Command != "" || ac.secret.File != "" {
 		return ac, nil
 	}
+	if s.again { // what other places have was refused
+		ac.secret = config.Password{Prompt: ac.secret.Prompt}
+	}
 	ac.secret.User, ac.secret.Host = s.address, p.Host
 	if s.secret, err = ac.secret.Find(ctx); err != nil {
 		return ac, err
@@ -430,14 +455,19 @@ func (s *setting) choose(ctx context.Context, file *config.File) (name, archive 
 	archive = s.o.archive
 	if archive == "" {
 		archive = "~/Mail/" + name
-		if s.ask {
+		for s.ask {
 			answer, err := s.a.answer(ctx, fmt.Sprintf("Keep its mail in [%s]: ", archive))
 			if err != nil {
 				return "", "", err
 			}
-			if answer != "" {
-				archive = answer
+			if answer == "" {
+				break
 			}
+			if _, err = place.ParseArchive(answer); err == nil {
+				archive = answer
+				break
+			}
+			s.a.ui.Warn(err)
 		}
 	}
 	if _, err := place.ParseArchive(archive); err != nil {
@@ -500,6 +530,7 @@ func (s *setting) store(ctx context.Context, path, name, archive string, ac *acc
 		s.a.ui.Result("The password is kept in %s.", where)
 	}
 	s.a.ui.Result("The account %s is in %s.", name, path)
+	s.a.interruptHint = "the account is stored; go on with mailhaul backup " + name
 	return nil
 }
 

@@ -271,7 +271,7 @@ func (f *File) accounts(s *section) {
 // CheckName refuses names that could be taken for something else where a place
 // is typed.
 func CheckName(name string) error {
-	hint := "use letters, digits, - and _, for example [account.home]"
+	hint := "use letters, digits, - and _, for example home"
 	for _, r := range name {
 		switch {
 		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_', r == '.', r == '@', r == '+':
