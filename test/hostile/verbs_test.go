@@ -78,7 +78,7 @@ var (
 		"IMAP Courier, new UIDVALIDITY at each EXAMINE": anyCode,
 	}
 	migratedTo = map[string]int{
-		"8 literal of 2^63-1 octets read back": 3,
+		"8 literal of 2^63-1 octets read back": anyCode, // 3 or 75
 	}
 	undoneAt = map[string]int{
 		"Exchange, reserved name": 0, "fault 16 mailbox refused": 0,
