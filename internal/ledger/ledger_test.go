@@ -620,6 +620,50 @@ func proofOf(tb testing.TB, body string) (mail.Receipt, mail.Proof) {
 	return rc, p
 }
 
+// A claim that is taken over closes the intent that was open on it: the message is at
+// the server, and what becomes of it later is nobody's deletion.
+func TestTakenOverClosesTheIntent(t *testing.T) {
+	l := mustOpen(t, t.TempDir())
+	ctx := context.Background()
+	rc, p := proofOf(t, "a message")
+	record(t, l, mail.Change{Archived: []mail.Archived{{Receipt: rc}}})
+	c := claimsOf(t, l, testAccount, "INBOX")[0]
+	if _, err := l.IntendDeletions(ctx, []mail.Doomed{{Claim: c.ID, Proof: p}}, "all", mail.ModeExpunge); err != nil {
+		t.Fatal(err)
+	}
+	record(t, l, mail.Change{Gone: []int64{c.ID}})
+	if _, err := l.IntendDeletions(ctx, []mail.Doomed{{Claim: c.ID, Proof: p}}, "all", mail.ModeExpunge); mail.KindOf(err) != mail.KindIntegrity {
+		t.Errorf("no longer at the server: %v", err)
+	}
+	in := mail.Info{Ref: mail.Ref{Account: testAccount, Mailbox: "INBOX", UIDValidity: 7, UID: "500"}}
+	record(t, l, mail.Change{Adopted: []mail.Adoption{{Info: in, Message: c.Message, Takes: c.ID}}})
+	if open, err := l.OpenDeletions(ctx, testAccount, "INBOX"); err != nil || len(open) != 0 {
+		t.Errorf("open: %+v %v", open, err)
+	}
+	record(t, l, mail.Change{Gone: []int64{c.ID}})
+	if got := claimsOf(t, l, testAccount, "INBOX")[0]; got.GoneBy != GoneByServer {
+		t.Errorf("gone by %q", got.GoneBy)
+	}
+}
+
+// A claim found to be on another message has its mailbox listed again, though
+// nothing changed there: the message it names is not archived.
+func TestWrongClaimForgetsTheCursor(t *testing.T) {
+	l := mustOpen(t, t.TempDir())
+	ctx := context.Background()
+	rc, _ := proofOf(t, "a message")
+	record(t, l, mail.Change{
+		Archived: []mail.Archived{{Receipt: rc}},
+		Cursors:  []mail.Cursor{{Account: testAccount, Mailbox: "INBOX", State: "1"}, {Account: testAccount, Mailbox: "Sent", State: "2"}},
+	})
+	record(t, l, mail.Change{Wrong: []int64{claimsOf(t, l, testAccount, "INBOX")[0].ID}})
+	for mailbox, want := range map[string]string{"INBOX": "", "Sent": "2"} {
+		if state, err := l.Cursor(ctx, testAccount, mailbox); err != nil || state != want {
+			t.Errorf("%s: %q, want %q (%v)", mailbox, state, want, err)
+		}
+	}
+}
+
 func TestDeletions(t *testing.T) {
 	l := mustOpen(t, t.TempDir())
 	ctx := context.Background()
