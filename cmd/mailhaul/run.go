@@ -24,7 +24,7 @@ import (
 
 // memoryLimit is what the garbage collector aims to stay under, in octets, so
 // that the whole process stays under 48 MiB: its text and what it maps count, too.
-const memoryLimit = 32 << 20
+const memoryLimit = 26 << 20
 
 // gcPercent is how much garbage may gather, in parts of what is in use. That is a
 // few MiB, and the default makes the collector run all the time.
