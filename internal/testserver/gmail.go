@@ -24,7 +24,7 @@ type Gmail struct {
 	octets map[string]string          // by X-GM-MSGID
 	labels map[string]map[string]bool // likewise; mailboxes
 	modSeq map[string]int             // by mailbox
-	nextID int
+	nextID int64
 }
 
 // NewGmail returns an account with Gmail's own mailboxes and those of labels. Start
