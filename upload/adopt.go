@@ -2,6 +2,7 @@ package upload
 
 import (
 	"context"
+	"io"
 	"slices"
 	"strconv"
 
@@ -12,8 +13,11 @@ const (
 	// adoptCount is how many adoptions are recorded at a time.
 	adoptCount = 500
 	// surelySame is the size from which two messages with one header and one size,
-	// the only ones of their kind, are taken for equal without reading both.
+	// the only ones of their kind, are taken for equal without reading both if they
+	// were delivered.
 	surelySame = 64 << 10
+	// headerStart is how many octets of a header are looked at for the trace of a delivery.
+	headerStart = 16 << 10
 )
 
 // likeness is what messages are first compared by.
@@ -212,7 +216,7 @@ func (b *box) pair(ctx context.Context, ours map[likeness][]mail.Held, theirs ma
 	for k, uids := range theirs {
 		switch {
 		case len(ours[k]) == 0:
-		case len(ours[k]) == 1 && len(uids) == 1 && k.size >= surelySame && !b.streaming: // else others may come
+		case len(ours[k]) == 1 && len(uids) == 1 && k.size >= surelySame && !b.streaming && b.delivered(ctx, ours[k][0]): // streaming, others may come
 			out = append(out, adoption(ours[k][0], uids[0], k.size))
 		default:
 			look = append(look, uids...)
@@ -237,6 +241,23 @@ func (b *box) pair(ctx context.Context, ours map[likeness][]mail.Held, theirs ma
 		}
 	}
 	return out, nil
+}
+
+// delivered tells whether the header has the trace of a delivery (RFC 5321 section
+// 4.4). One without may be a draft: edited, it often keeps its header.
+func (b *box) delivered(ctx context.Context, h mail.Held) bool {
+	r, err := b.Messages.Open(ctx, h.Receipt)
+	if err != nil {
+		return false
+	}
+	defer r.Close() // read only
+	top := make([]byte, headerStart)
+	n, err := io.ReadFull(r, top)
+	if err != nil && err != io.ErrUnexpectedEOF {
+		return false
+	}
+	_, from := mail.HeaderDate(top[:n])
+	return from == mail.DateReceived
 }
 
 func adoption(h mail.Held, uid uint32, size int64) found {

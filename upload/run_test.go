@@ -570,3 +570,27 @@ func TestInterrupted(t *testing.T) {
 		holds(t, s, "INBOX", want...)
 	}
 }
+
+// An edited draft often keeps header and size: it is not taken for the earlier
+// one, however large. What was delivered does not change.
+func TestEditedDraftIsSent(t *testing.T) {
+	const received = "Received: from a by b; Sun, 13 Sep 2020 12:26:40 +0000\n"
+	for _, tt := range []struct {
+		name, header string
+		adopted      int64
+	}{
+		{"draft", "", 0},
+		{"delivered", received, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			body := strings.Repeat("line of text\n", 8000)
+			m := &messages{}
+			m.add("Drafts", tt.header+letter(1, body+"new"))
+			s := uploadtest.New()
+			s.Put("Drafts", tt.header+letter(1, body+"old"), "")
+			if c := run(t, options(s, m, openLedger(t))); c.Adopted != tt.adopted || c.Uploaded != 1-tt.adopted {
+				t.Errorf("%+v", c)
+			}
+		})
+	}
+}

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -258,6 +257,7 @@ func (m *migration) run(ctx context.Context) (err error) {
 	res, err := migrate.Run(ctx, o)
 	end()
 	fillUpload(m.s, res.Counts)
+	m.s.Suspicious = &res.Suspicious
 	for _, mr := range res.Mailboxes {
 		m.ui.UploadMailbox(uploadTotals(mr))
 	}
@@ -266,9 +266,6 @@ func (m *migration) run(ctx context.Context) (err error) {
 	}
 	if err == nil {
 		err = m.s.Balance()
-	}
-	if err == nil && res.Suspicious > 0 {
-		m.ui.Warn(fmt.Errorf("%s may not be what the source should have sent", ui.Plural(res.Suspicious, "message")))
 	}
 	if (m.flags.remove.source || m.flags.remove.extra) && (err == nil || !endsAll(ctx, err)) && !errors.Is(err, ui.ErrUnbalanced) {
 		err = errors.Join(err, m.remove(ctx, res))

@@ -90,7 +90,7 @@ func (r *Run) message(e mail.Event, status string, err error) {
 		reason, hint = err.Error(), mail.HintOf(err)
 	}
 	if status == "suspicious" && hint == "" {
-		hint = "it is archived as it came and will not be deleted at the server; look at it with mailhaul cat"
+		hint = "it is kept as it came and will not be deleted at the server; look at it before you do so yourself"
 	}
 	if r.u.opt.JSON {
 		r.u.Object(map[string]any{

@@ -22,7 +22,7 @@ type Summary struct {
 	Removed    *int64  `json:"removed,omitempty"` // migrate: deleted at the destination
 	Skipped    *int64  `json:"skipped,omitempty"` // already held
 	Failed     *int64  `json:"failed,omitempty"`
-	Suspicious *int64  `json:"suspicious,omitempty"` // part of archived
+	Suspicious *int64  `json:"suspicious,omitempty"` // part of archived, or of uploaded and adopted
 	Checked    *int64  `json:"checked,omitempty"`    // verify: messages read back
 	Flags      *int64  `json:"flags,omitempty"`      // uploaded before, and their flags were changed now
 	Altered    *int64  `json:"altered,omitempty"`    // uploaded or adopted, but the destination changed their octets
@@ -73,7 +73,11 @@ func (s Summary) Balance() error {
 		return nil
 	}
 	done := value(s.Archived) + value(s.Uploaded) + value(s.Adopted) + value(s.Skipped) + value(s.Failed)
-	if done == *s.Listed && value(s.Suspicious) <= value(s.Archived) {
+	most := value(s.Archived)
+	if s.Uploaded != nil {
+		most = done // it may have been refused where it was sent to
+	}
+	if done == *s.Listed && value(s.Suspicious) <= most {
 		return nil
 	}
 	return fmt.Errorf("%w: %d listed, but %d archived, %d uploaded, %d adopted, %d skipped and %d failed",

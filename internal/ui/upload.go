@@ -118,6 +118,7 @@ func (s Summary) uploadLine(label string) string {
 			parts = append(parts, Count(*n)+" "+word)
 		}
 	}
+	optional(s.Suspicious, "of them suspicious")
 	optional(s.Adopted, "recognised")
 	parts = append(parts, Count(value(s.Skipped))+" already there", Count(value(s.Failed))+" failed")
 	optional(s.Flags, "with new flags")

@@ -65,8 +65,6 @@ var (
 		"IMAP fault 29 read-only mailbox": 3, "POP3 17 one status line too many at DELE": 3, "POP3 fault 10 QUIT refused": 3, "POP3 fault 9 cut at DELE": 3,
 		"POP3 fault 9 cut at QUIT, nothing removed":     3,
 		"IMAP Courier, new UIDVALIDITY at each EXAMINE": anyCode,
-		"IMAP Exchange, notice instead of a message":    0, "POP3 13 sizes negative, huge, blank": 0, "POP3 18 another message each time": 0,
-		"POP3 18 cut, but terminated, elsewhere each time": 0, "POP3 18 empty": 0, "POP3 20 odd octets": 0,
 	}
 	undone = map[string]int{
 		"IMAP 10 BYE inside a literal": 75, "IMAP 11 body without end": 75, "IMAP 11 one line without end": 75, "IMAP 8 literal of -1 octets": 75,
