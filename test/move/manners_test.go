@@ -301,11 +301,13 @@ func TestMomentaryTrouble(t *testing.T) {
 func TestUnlistedMailbox(t *testing.T) {
 	t.Parallel()
 	s := newStand(t)
+	hide := unlisted("Junk")
+	var hidden atomic.Bool
+	s.to.Answer = func(c *testserver.IMAPConn, cmd string) bool { return hidden.Load() && hide(s.to, c, cmd) }
 	if _, err := s.pass(); err != nil {
 		t.Fatal(err)
 	}
-	hide := unlisted("Junk")
-	s.to.Answer = func(c *testserver.IMAPConn, cmd string) bool { return hide(s.to, c, cmd) }
+	hidden.Store(true)
 	for _, lost := range []bool{false, true} { // the ledger
 		if lost {
 			s.dir = t.TempDir()
