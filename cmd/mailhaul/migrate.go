@@ -196,7 +196,7 @@ func (a *app) migrateFrom(ctx context.Context, source, dest string, o migrateFla
 	m := &migration{
 		app: a, flags: o, src: src, dest: d, s: s,
 		options: migrate.Options{
-			Source: src, Destination: d, Selection: selection, Parallel: parallel(from.server, o.connections),
+			Source: src, Destination: d, Selection: selection, Parallel: parallel(from.server, o.connections), Now: steady(),
 			Upload: upload.Options{
 				Mapping: o.mapping(), MarkSeen: o.markSeen, Subscribe: o.subscribe, SendRepaired: o.sendRepaired, DryRun: o.dryRun, Parallel: o.connections,
 			},
@@ -273,6 +273,13 @@ func (m *migration) run(ctx context.Context) (err error) {
 	return err
 }
 
+// steady is a clock that starts with the system's and goes on evenly, whatever is
+// made of that one meanwhile: what this run records is never older than its begin.
+func steady() func() time.Time {
+	began := time.Now()
+	return func() time.Time { return began.Add(time.Since(began)) }
+}
+
 // withoutArchive opens the ledger of the two accounts.
 func (m *migration) withoutArchive(ctx context.Context) (func() error, error) {
 	dir, err := migrationDir(m.src.Account(), m.dest.Account(), m.s.Source+" "+m.s.Dest)
@@ -280,7 +287,7 @@ func (m *migration) withoutArchive(ctx context.Context) (func() error, error) {
 		return nil, err
 	}
 	m.options.Dir = dir
-	l, closeLedger, err := m.migrationLedger(ctx, dir, m.flags.dryRun)
+	l, closeLedger, err := m.openLedger(ctx, dir)
 	m.ledger = l
 	return closeLedger, err
 }
@@ -299,7 +306,7 @@ func (m *migration) withArchive(ctx context.Context) (func() error, error) {
 	if _, err := m.src.Mailboxes(ctx); err != nil { // nothing is made for an account that cannot be read
 		return nil, err
 	}
-	v, err := m.openVault(ctx, place, vault.Options{Create: true, ReadOnly: m.flags.dryRun, Notify: m.warnOf})
+	v, err := m.openVault(ctx, place, vault.Options{Create: true, ReadOnly: m.flags.dryRun, Notify: m.warnOf, Now: m.options.Now})
 	if err != nil {
 		return nil, err
 	}
@@ -330,9 +337,9 @@ func migrationDir(from, to, more string) (string, error) {
 	return filepath.Join(state, "migrate", readable[:min(len(readable), 150)]+"-"+hex.EncodeToString(sum[:4])), nil
 }
 
-// migrationLedger opens the ledger of a migration under its lock.
-func (a *app) migrationLedger(ctx context.Context, dir string, dryRun bool) (migrateLedger, func() error, error) {
-	if dryRun {
+// openLedger opens the ledger of a migration under its lock.
+func (m *migration) openLedger(ctx context.Context, dir string) (migrateLedger, func() error, error) {
+	if m.flags.dryRun {
 		l, err := ledger.OpenReadOnly(dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			return unknown{}, func() error { return nil }, nil
@@ -347,7 +354,7 @@ func (a *app) migrationLedger(ctx context.Context, dir string, dryRun bool) (mig
 		return nil, nil, &mail.Error{Kind: mail.KindDisk, Op: "make " + dir, Err: err}
 	}
 	_ = root.Close() // it is there; the ledger opens it again
-	lock, err := durable.LockFile(ctx, filepath.Join(dir, "lock"), a.flags.lockWait)
+	lock, err := durable.LockFile(ctx, filepath.Join(dir, "lock"), m.app.flags.lockWait)
 	if errors.Is(err, durable.ErrLocked) {
 		return nil, nil, &mail.Error{Kind: mail.KindTemporary, Op: "migrate", Err: errors.New("another run is migrating these accounts"),
 			Hint: "wait for it to end, or use --lock-wait"}
@@ -355,7 +362,7 @@ func (a *app) migrationLedger(ctx context.Context, dir string, dryRun bool) (mig
 	if err != nil {
 		return nil, nil, &mail.Error{Kind: mail.KindDisk, Op: "lock " + dir, Err: err}
 	}
-	l, err := ledger.Open(dir, ledger.Options{Format: "maildir"})
+	l, err := ledger.Open(dir, ledger.Options{Format: "maildir", Now: m.options.Now})
 	if err != nil {
 		return nil, nil, errors.Join(err, lock.Close())
 	}
