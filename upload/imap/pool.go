@@ -25,6 +25,9 @@ var errClosed = errors.New("destination is closed")
 
 func (p *pool) get(ctx context.Context) (*imapconn.Conn, error) {
 	for {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		c, wait, err := p.take()
 		if c != nil || err != nil {
 			return c, err
