@@ -102,7 +102,7 @@ func (g *Gmail) Labels() map[string][]string {
 func (g *Gmail) appended(c *IMAPConn, mailbox string, messages []string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if _, ok := g.Boxes[mailbox]; !ok && mailbox != "INBOX" {
+	if !slices.Contains(g.names(), quote(mailbox)) {
 		return false
 	}
 	first := g.uidNext(mailbox)
