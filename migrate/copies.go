@@ -102,12 +102,17 @@ func placed(h mail.Held) mail.Held {
 	return h
 }
 
+// idOf returns the message of a receipt with such a place, 0 for any other.
+func idOf(rc mail.Receipt) (id int64) {
+	if _, err := fmt.Sscan(strings.TrimPrefix(rc.Place, copyPlace), &id); err != nil {
+		return 0
+	}
+	return id
+}
+
 // Open implements clean.Archive.
 func (c *copies) Open(ctx context.Context, rc mail.Receipt) (io.ReadCloser, error) {
-	var id int64
-	if _, err := fmt.Sscan(strings.TrimPrefix(rc.Place, copyPlace), &id); err != nil {
-		return nil, fs.ErrNotExist
-	}
+	id := idOf(rc)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, b := range slices.Backward(c.last) {

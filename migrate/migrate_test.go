@@ -98,20 +98,23 @@ func run(t testing.TB, src fetch.Source, dest *dovecot.Server, l migrate.Ledger)
 // same wants equal mailboxes: octets, dates and flags, as multisets.
 func same(t testing.TB, a *dovecot.Server, nameA string, b *dovecot.Server, nameB string) {
 	t.Helper()
-	list := func(s *dovecot.Server, name string) (all []string) {
-		msgs, err := s.Messages("ada", name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, m := range msgs {
-			all = append(all, fmt.Sprintf("%s %s %q", m.Date.UTC(), mail.NewFlags(m.Flags...), m.Octets))
-		}
-		slices.Sort(all)
-		return all
-	}
-	if x, y := list(a, nameA), list(b, nameB); !slices.Equal(x, y) {
+	if x, y := content(t, a, nameA), content(t, b, nameB); !slices.Equal(x, y) {
 		t.Errorf("%s has %d messages, %s has %d", nameA, len(x), nameB, len(y))
 	}
+}
+
+// content is a mailbox as a multiset.
+func content(t testing.TB, s *dovecot.Server, name string) (all []string) {
+	t.Helper()
+	msgs, err := s.Messages("ada", name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range msgs {
+		all = append(all, fmt.Sprintf("%s %s %q", m.Date.UTC(), mail.NewFlags(m.Flags...), m.Octets))
+	}
+	slices.Sort(all)
+	return all
 }
 
 func fill(t testing.TB, s *dovecot.Server, mailbox string, msgs ...dovecot.Message) {

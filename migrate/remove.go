@@ -7,6 +7,7 @@ import (
 
 	"mailhaul/clean"
 	"mailhaul/mail"
+	"mailhaul/upload"
 )
 
 // Why a message stays, besides what clean says.
@@ -27,9 +28,12 @@ type RemoveLedger interface {
 type RemoveOptions struct {
 	Source clean.Source
 	// Copies reads the destination, and deletes there.
-	Copies  clean.Source
-	Account string // the destination's name in the ledger: Options.Upload.Account of the run
-	Ledger  RemoveLedger
+	Copies clean.Source
+	// Destination puts a message back there that should not have gone; nil leaves its
+	// octets in a file in Dir. RemoveSource only.
+	Destination upload.Destination
+	Account     string // the destination's name in the ledger: Options.Upload.Account of the run
+	Ledger      RemoveLedger
 	// Selection is that of the run.
 	Selection mail.Selection
 	Dir       string // for temporary files
@@ -48,7 +52,8 @@ type RemoveOptions struct {
 
 // RemoveSource deletes at the source what the destination has: its copy is read
 // back, and goes only if its octets are those that came from there. The order of
-// steps is that of clean.
+// steps is that of clean, but that one message of a mailbox goes first where it might
+// be the very mailbox its copies are in.
 func RemoveSource(ctx context.Context, o RemoveOptions) (clean.Result, error) {
 	s := newSpool(o.Dir)
 	defer s.close()
@@ -57,8 +62,14 @@ func RemoveSource(ctx context.Context, o RemoveOptions) (clean.Result, error) {
 		return clean.Result{}, err
 	}
 	defer c.close()
+	first := &canary{Source: o.Source, copies: c, dest: o.Destination, dir: o.Dir, sure: make(map[string]bool)}
+	if !o.DryRun {
+		if err := first.settleKept(ctx, o.Notify); err != nil {
+			return clean.Result{}, err
+		}
+	}
 	res, err := clean.Run(ctx, clean.Options{
-		Source: o.Source, Archive: c, Ledger: copyLedger{o.Ledger}, Selection: o.Selection, IncludeFlagged: true,
+		Source: first, Archive: c, Ledger: copyLedger{o.Ledger}, Selection: o.Selection, IncludeFlagged: true,
 		Mode: mail.ModeExpunge, Rule: "migrate --delete-source", Confirm: o.Confirm, DryRun: o.DryRun, Notify: o.Notify,
 		Keep: func(_ mail.Info, message int64) string {
 			at, there := c.where[message]
@@ -91,7 +102,7 @@ func (l copyLedger) Messages(ctx context.Context, mailbox string, yield func(mai
 // aboutCopies words what clean says of an archive for a destination.
 func aboutCopies(err error) error {
 	e, ok := errors.AsType[*mail.Error](err)
-	if !ok || e.Kind != mail.KindIntegrity {
+	if !ok || e.Kind != mail.KindIntegrity || errors.Is(err, errOneMailbox) {
 		return err
 	}
 	other := *e

@@ -89,7 +89,7 @@ func (p *pair) pass(remove removal, change func(*migrate.RemoveOptions)) (migrat
 		return res, clean.Result{}, nil
 	}
 	o := migrate.RemoveOptions{
-		Source: src, Copies: copies, Account: migrate.AccountOf(d.Account()), Ledger: p.l, Dir: p.t.TempDir(),
+		Source: src, Copies: copies, Destination: d, Account: migrate.AccountOf(d.Account()), Ledger: p.l, Dir: p.t.TempDir(),
 		Listed: res.Complete, Began: res.Began,
 	}
 	if change != nil {

@@ -28,7 +28,7 @@ func (m *migration) remove(ctx context.Context, res migrate.Result) (err error) 
 		return cannotDelete(again.Account())
 	}
 	o := migrate.RemoveOptions{
-		Source: src, Copies: copies, Account: m.options.Upload.Account, Ledger: m.ledger, Selection: m.options.Selection,
+		Source: src, Copies: copies, Destination: m.dest, Account: m.options.Upload.Account, Ledger: m.ledger, Selection: m.options.Selection,
 		Dir: m.options.Dir, DryRun: m.flags.dryRun, Listed: res.Complete, Began: res.Began,
 	}
 	if o.Account == "" {

@@ -25,7 +25,7 @@ var layers = map[string][]string{
 
 	// Moving is fetching from one contract and uploading to another, and perhaps
 	// cleaning up behind.
-	"migrate": {"mail", "fetch", "upload", "clean"},
+	"migrate": {"mail", "fetch", "upload", "clean", "internal/durable"},
 
 	// What a person is told of both sides.
 	"compare": {"mail", "internal/headline"},
