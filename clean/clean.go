@@ -101,7 +101,7 @@ type Result struct {
 	Listed  int64 // selected by the rule
 	Deleted int64
 	Skipped int64 // stayed, and why stands in Stayed
-	Failed  int64 // damaged in the archive, refused by the server, or it is not known whether they went
+	Failed  int64 // damaged in the archive, or refused by the server; not those of which it is unknown whether they went
 	Octets  int64 // freed, as the server counts
 	Stayed  map[string]int64
 }

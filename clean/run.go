@@ -322,11 +322,6 @@ func (r *run) order(ctx context.Context, m *MailboxPlan, doomed []mail.Doomed, f
 		}
 		r.Notify(mail.Event{Kind: mail.EventDone, Ref: r.ref(m, ""), N: int64(len(results))})
 	}
-	for i := range doomed {
-		if !settled[i] {
-			r.res.Failed++
-		}
-	}
 	if err == nil && len(settled) < len(doomed) {
 		err = &mail.Error{Kind: mail.KindTemporary, Ref: r.ref(m, ""), Op: "delete",
 			Err:  fmt.Errorf("it is not known whether %d messages went", len(doomed)-len(settled)),

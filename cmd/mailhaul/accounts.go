@@ -225,7 +225,7 @@ func (a *app) accountRemove(ctx context.Context, name string, yes, dryRun bool) 
 	}
 	switch {
 	case dryRun:
-		a.ui.Result("%s: would be removed from %s; the archive would stay", name, f.Path)
+		a.ui.Done("%s: would be removed from %s; the archive would stay", name, f.Path)
 		return nil
 	case yes:
 	case a.canAsk():
@@ -244,7 +244,7 @@ func (a *app) accountRemove(ctx context.Context, name string, yes, dryRun bool) 
 			a.ui.Warn(err)
 		}
 	}
-	a.ui.Result("%s: removed from %s; the archive stays", name, f.Path)
+	a.ui.Done("%s: removed from %s; the archive stays", name, f.Path)
 	a.ui.Object(map[string]any{"type": "summary", "command": "account remove", "account": name, "exit": exitDone})
 	return nil
 }

@@ -311,7 +311,7 @@ func (a *app) cleanWith(ctx context.Context, src fetch.Source, v *vault.Vault, o
 // confirm shows the plan and finds out whether it is wanted.
 func (a *app) confirm(ctx context.Context, p *clean.Plan, o cleanFlags) error {
 	ask := !o.yes && !o.dryRun && a.canAsk()
-	if !a.flags.quiet || ask || o.dryRun {
+	if !a.flags.quiet || ask {
 		a.ui.Plan(planHead(p, o), planned(p))
 	}
 	if p.Go.Messages == 0 {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"mailhaul/internal/config"
 	"mailhaul/internal/place"
 	"mailhaul/internal/ui"
+	"mailhaul/mail"
 )
 
 // shared is what the runs of several accounts have in common.
@@ -160,11 +162,16 @@ func (a *app) adoptFrom(cmd *cobra.Command, typed string) error {
 
 // oneSide says what is missing beside a place.
 func (a *app) oneSide(cmd *cobra.Command, typed, what string) error {
-	if !place.IsServer(typed) && config.CheckName(typed) == nil && !vaultExists(typed) {
-		f, err := a.configuration()
-		if err != nil || len(f.Accounts) > 0 {
-			return a.noServer(typed)
-		}
+	err := arguments(2, 2, what+", or an account that has both")(cmd, []string{typed})
+	if place.IsServer(typed) || config.CheckName(typed) != nil || vaultExists(typed) {
+		return err
 	}
-	return arguments(2, 2, what+", or an account that has both")(cmd, []string{typed})
+	f, wrong := a.configuration()
+	if wrong != nil || len(f.Accounts) > 0 {
+		return a.noServer(typed)
+	}
+	if e, ok := errors.AsType[*mail.Error](err); ok {
+		e.Hint += "; there are no accounts yet, mailhaul setup ADDRESS makes one"
+	}
+	return err
 }

@@ -192,10 +192,10 @@ func (f *freeing) run(ctx context.Context) error {
 	if err == nil && !f.dryRun && res.Listed != res.Deleted+res.Skipped+res.Failed {
 		err = fmt.Errorf("%w: %d to be deleted, but %d deleted, %d stayed and %d failed", ui.ErrUnbalanced, res.Listed, res.Deleted, res.Skipped, res.Failed)
 	}
-	if err == nil && res.Failed > 0 {
-		err = &mail.Error{Kind: mail.KindPartial, Ref: mail.Ref{Account: f.src.Account()}, Op: "delete messages",
+	if res.Failed > 0 && mail.KindOf(err) != mail.KindIntegrity { // which was told of these
+		err = errors.Join(err, &mail.Error{Kind: mail.KindPartial, Ref: mail.Ref{Account: f.src.Account()}, Op: "delete messages",
 			Err:  fmt.Errorf("%s could not be deleted at the server", ui.Plural(res.Failed, "message")),
-			Hint: "nothing is lost, the archive holds what should have gone; run the same command again"}
+			Hint: "nothing is lost, the archive holds what should have gone; run the same command again"})
 	}
 	return err
 }

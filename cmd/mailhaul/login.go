@@ -137,7 +137,7 @@ func (a *app) login(ctx context.Context, typed string, o oauthFlags) (err error)
 		if err := store.Forget(ctx, ac.place.User, ac.place.Host); err != nil {
 			return err
 		}
-		a.ui.Result("%s: the login is forgotten; withdraw the consent at the provider, too, if it was not only for this machine", ac.label())
+		a.ui.Done("%s: the login is forgotten; withdraw the consent at the provider, too, if it was not only for this machine", ac.label())
 		return nil
 	}
 	client, inKeyring, err := a.oauthClient(ctx, store, ac, o)
@@ -163,7 +163,7 @@ func (a *app) login(ctx context.Context, typed string, o oauthFlags) (err error)
 	if inKeyring {
 		where = "the keyring"
 	}
-	a.ui.Result("%s: logged in by OAuth 2; kept in %s", ac.label(), where)
+	a.ui.Done("%s: logged in by OAuth 2; kept in %s", ac.label(), where)
 	if grant.Refresh == "" {
 		a.ui.Warn(&mail.Error{Err: errors.New("the provider gave no refresh token: this login ends in " + until(grant.Access.Expires)), Hint: "with Microsoft and others ask for the scope offline_access"})
 	}
@@ -171,7 +171,7 @@ func (a *app) login(ctx context.Context, typed string, o oauthFlags) (err error)
 	if err := a.tryLogin(ctx, ac); err != nil {
 		return err
 	}
-	a.ui.Result("%s: the mail server takes it", ac.label())
+	a.ui.Done("%s: the mail server takes it", ac.label())
 	a.ui.Object(struct {
 		Type    string `json:"type"`
 		Command string `json:"command"`

@@ -9,6 +9,7 @@ import (
 	"os"
 	"regexp"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -60,6 +61,7 @@ func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
 		debug.SetGCPercent(gcPercent)
 	}
 	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, shared: &shared{}, args: args}
+	a.flags.json = wantsJSON(args) // until the flags are parsed, which may fail
 	a.ui = a.newUI()
 	ctx, stop := a.watchSignals(context.Background())
 	defer stop()
@@ -80,6 +82,14 @@ func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
 	a.ui.End(strings.TrimPrefix(cmd.CommandPath(), root.Name()+" "), time.Since(began), code)
 	a.deliver()
 	return code
+}
+
+// wantsJSON looks for --json in a command line that may be wrong.
+func wantsJSON(args []string) bool {
+	if end := slices.Index(args, "--"); end >= 0 {
+		args = args[:end]
+	}
+	return slices.Contains(args, "--json") || slices.Contains(args, "--json=true")
 }
 
 // newUI makes the user interface the flags ask for.

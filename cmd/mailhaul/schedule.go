@@ -120,7 +120,7 @@ func (a *app) schedule(ctx context.Context, name string, o scheduleFlags) error 
 		return a.noAccount(name)
 	}
 	if !install {
-		return a.showSchedule(ctx, name, o)
+		return a.showSchedule(ctx, a.ui.Result, name, o)
 	}
 	if ac.Archive.Dir == "" {
 		_, err := archiveOf(ac, "")
@@ -173,7 +173,7 @@ func (a *app) install(ctx context.Context, ac *config.Account, when schedule.Whe
 			}
 		}
 		a.warnOfSecret(ac)
-		return a.showSchedule(ctx, ac.Name, o)
+		return a.showSchedule(ctx, a.ui.Done, ac.Name, o)
 	}
 	return &mail.Error{Kind: mail.KindLacking, Err: fmt.Errorf("nothing here runs programs by the clock: %w", errors.Join(why...)),
 		Hint: "docs/schedule.md shows how to do it by hand; the command is: " + strings.Join(job.Argv, " ")}
@@ -217,20 +217,20 @@ func (a *app) showJob(s scheduler, job schedule.Job) {
 	case schedule.Systemd:
 		units := s.Units(job)
 		for _, name := range slices.Sorted(maps.Keys(units)) {
-			a.ui.Result("%s:", filepath.Join(s.Dir, name))
+			a.ui.Done("%s:", filepath.Join(s.Dir, name))
 			for line := range strings.Lines(units[name]) {
-				a.ui.Result("  %s", strings.TrimSuffix(line, "\n"))
+				a.ui.Done("  %s", strings.TrimSuffix(line, "\n"))
 			}
 		}
 	case schedule.Cron:
-		a.ui.Result("crontab:")
+		a.ui.Done("crontab:")
 		for _, line := range s.Lines(job) {
-			a.ui.Result("  %s", line)
+			a.ui.Done("  %s", line)
 		}
 	}
 }
 
-func (a *app) showSchedule(ctx context.Context, name string, o scheduleFlags) error {
+func (a *app) showSchedule(ctx context.Context, show func(string, ...any), name string, o scheduleFlags) error {
 	for _, s := range o.schedulers() {
 		in, err := s.Find(ctx, name)
 		if err != nil {
@@ -247,14 +247,14 @@ func (a *app) showSchedule(ctx context.Context, name string, o scheduleFlags) er
 		if in.Kind == "systemd" {
 			by = "by the systemd timer " + in.Name
 		}
-		a.ui.Result("%s: backed up %s, %s", name, when, by)
+		show("%s: backed up %s, %s", name, when, by)
 		a.ui.Object(map[string]any{"type": "schedule", "account": name, "kind": in.Kind, "unit": in.Name, "when": when, "files": in.Files})
 		if u, err := user.Current(); err == nil && in.Kind == "systemd" && os.Geteuid() != 0 && !schedule.Lingers(u.Username) {
 			a.ui.Note("%s: only while you are logged in; to run always: loginctl enable-linger", name)
 		}
 		return nil
 	}
-	a.ui.Result("%s: not scheduled; mailhaul schedule %s --daily would do it", name, name)
+	show("%s: not scheduled; mailhaul schedule %s --daily would do it", name, name)
 	a.ui.Object(map[string]any{"type": "schedule", "account": name, "kind": ""})
 	return nil
 }
@@ -271,16 +271,16 @@ func (a *app) unschedule(ctx context.Context, name string, o scheduleFlags) erro
 		}
 		removed = true
 		if o.dryRun {
-			a.ui.Result("%s: would be removed from %s", name, in.Kind)
+			a.ui.Done("%s: would be removed from %s", name, in.Kind)
 			continue
 		}
 		if err := s.Remove(ctx, name); err != nil {
 			return err
 		}
-		a.ui.Result("%s: no longer scheduled by %s", name, in.Kind)
+		a.ui.Done("%s: no longer scheduled by %s", name, in.Kind)
 	}
 	if !removed {
-		a.ui.Result("%s: was not scheduled", name)
+		a.ui.Done("%s: was not scheduled", name)
 	}
 	return nil
 }

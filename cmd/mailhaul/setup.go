@@ -137,7 +137,7 @@ func (a *app) setup(cmd *cobra.Command, address string, o setupFlags) (err error
 		return err
 	}
 	if o.dryRun {
-		a.ui.Result("The account %s would be in %s, its mail in %s.", name, file.Path, archive)
+		a.ui.Done("The account %s would be in %s, its mail in %s.", name, file.Path, archive)
 		return nil
 	}
 	if err := s.store(ctx, file.Path, name, archive, chosen); err != nil {
@@ -153,6 +153,15 @@ func (a *app) setup(cmd *cobra.Command, address string, o setupFlags) (err error
 		Exit    int    `json:"exit"`
 	}{"summary", "setup", name, chosen.key(), archive, s.found.By, exitDone})
 	return s.goOn(ctx, cmd.Root(), name, chosen)
+}
+
+// say prints what was found; who is asked sees it with --quiet, too.
+func (s *setting) say(format string, args ...any) {
+	if s.ask {
+		s.a.ui.Result(format, args...)
+		return
+	}
+	s.a.ui.Done(format, args...)
 }
 
 // find looks for the servers and shows them.
@@ -173,18 +182,18 @@ func (s *setting) find(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.a.ui.Result("%s, found by %s", s.address, s.found.By)
+	s.say("%s, found by %s", s.address, s.found.By)
 	for _, p := range []*place.Server{s.found.IMAP, s.found.POP3} {
 		if p != nil {
-			s.a.ui.Result("  %-6s %s", strings.ToUpper(p.Protocol)+":", p)
+			s.say("  %-6s %s", strings.ToUpper(p.Protocol)+":", p)
 		}
 	}
 	if s.found.Provider != nil {
 		for _, note := range s.found.Provider.Notes {
-			s.a.ui.Result("  %s", note)
+			s.say("  %s", note)
 		}
 		if at := s.found.Provider.AppPassword; at != "" {
-			s.a.ui.Result("  App passwords are made at %s", at)
+			s.say("  App passwords are made at %s", at)
 		}
 	}
 	if s.found.IMAP == nil && s.found.POP3 == nil {
@@ -334,7 +343,7 @@ func (s *setting) try(ctx context.Context, p place.Server) (*account, error) {
 		}
 		var seen string
 		if seen, err = s.look(ctx, ac); err == nil {
-			s.a.ui.Result("  %-6s logged in as %s: %s", strings.ToUpper(p.Protocol)+":", p.User, seen)
+			s.say("  %-6s logged in as %s: %s", strings.ToUpper(p.Protocol)+":", p.User, seen)
 			return &ac, nil
 		}
 		if s.imap != nil || ac.tokens != nil || mail.KindOf(err) != mail.KindAuth || !refusal(err) {
@@ -414,13 +423,13 @@ func (s *setting) look(ctx context.Context, ac account) (string, error) {
 func (s *setting) explain(chosen *account) {
 	switch {
 	case chosen.place.Protocol == "pop3" && s.imap != nil:
-		s.a.ui.Result("POP3 is used, as you asked: it sees the INBOX only, and not which messages were read or flagged. IMAP would see all mailboxes.")
+		s.say("POP3 is used, as you asked: it sees the INBOX only, and not which messages were read or flagged. IMAP would see all mailboxes.")
 	case chosen.place.Protocol == "pop3":
-		s.a.ui.Result("Only POP3 works here: it sees the INBOX and no other mailbox, and not which messages were read or flagged. What you sent is not in it.")
+		s.say("Only POP3 works here: it sees the INBOX and no other mailbox, and not which messages were read or flagged. What you sent is not in it.")
 	case s.pop3 != nil:
-		s.a.ui.Result("IMAP is used: it sees all mailboxes, and what was read or flagged. POP3 would see the INBOX only.")
+		s.say("IMAP is used: it sees all mailboxes, and what was read or flagged. POP3 would see the INBOX only.")
 	default:
-		s.a.ui.Result("IMAP is used: it sees all mailboxes, and what was read or flagged.")
+		s.say("IMAP is used: it sees all mailboxes, and what was read or flagged.")
 	}
 }
 
@@ -527,9 +536,9 @@ func (s *setting) store(ctx context.Context, path, name, archive string, ac *acc
 		return err
 	}
 	if where != "" {
-		s.a.ui.Result("The password is kept in %s.", where)
+		s.say("The password is kept in %s.", where)
 	}
-	s.a.ui.Result("The account %s is in %s.", name, path)
+	s.say("The account %s is in %s.", name, path)
 	s.a.interruptHint = "the account is stored; go on with mailhaul backup " + name
 	return nil
 }

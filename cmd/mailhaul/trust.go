@@ -123,11 +123,14 @@ func (a *app) trust(ctx context.Context, typed string, o trustFlags) error {
 			return usage("", "nothing is stored for %s", s.Addr())
 		}
 		if o.dryRun {
-			a.ui.Result("%s: would be forgotten: %s", s.Addr(), before)
+			a.ui.Done("%s: would be forgotten: %s", s.Addr(), before)
 			return nil
 		}
-		a.ui.Result("%s: forgotten: %s", s.Addr(), before)
-		return store.Set(ctx, s.Addr(), "")
+		if err := store.Set(ctx, s.Addr(), ""); err != nil {
+			return err
+		}
+		a.ui.Done("%s: forgotten: %s", s.Addr(), before)
+		return nil
 	}
 	chain, err := a.certificate(ctx, s)
 	if err != nil {
@@ -135,7 +138,11 @@ func (a *app) trust(ctx context.Context, typed string, o trustFlags) error {
 	}
 	print := dial.Fingerprint(chain[0])
 	verdict := s.Verify(chain)
-	a.showCertificate(s, chain[0], verdict, before)
+	show := a.ui.Result
+	if a.flags.fingerprint != "" || o.dryRun || sameFingerprint(before, print) {
+		show = a.ui.Done // nobody has to decide by it
+	}
+	a.showCertificate(show, s, chain[0], verdict, before)
 	if a.flags.fingerprint != "" {
 		if !sameFingerprint(a.flags.fingerprint, print) {
 			return &mail.Error{Kind: mail.KindAuth, Op: "trust " + s.Addr(), Err: fmt.Errorf("the server shows %s, not the certificate that was expected", print), Hint: "nothing was stored"}
@@ -151,7 +158,7 @@ func (a *app) trust(ctx context.Context, typed string, o trustFlags) error {
 	if err := store.Set(ctx, s.Addr(), print); err != nil {
 		return err
 	}
-	a.ui.Result("%s: trusted, and only this certificate; stored in %s", s.Addr(), store.Path)
+	a.ui.Done("%s: trusted, and only this certificate; stored in %s", s.Addr(), store.Path)
 	return nil
 }
 
@@ -176,7 +183,7 @@ func (a *app) askTrust(ctx context.Context, s dial.Server, print, before string)
 	return err
 }
 
-func (a *app) showCertificate(s dial.Server, leaf *x509.Certificate, verdict error, before string) {
+func (a *app) showCertificate(show func(string, ...any), s dial.Server, leaf *x509.Certificate, verdict error, before string) {
 	names := append([]string(nil), leaf.DNSNames...)
 	for _, ip := range leaf.IPAddresses {
 		names = append(names, ip.String())
@@ -186,7 +193,7 @@ func (a *app) showCertificate(s dial.Server, leaf *x509.Certificate, verdict err
 		trusted = "does not trust it: " + verdict.Error()
 	}
 	fingerprint := dial.Fingerprint(leaf)
-	a.ui.Result("%s", s.Addr())
+	show("%s", s.Addr())
 	for _, row := range [][2]string{
 		{"names", strings.Join(names[:min(len(names), 10)], ", ")},
 		{"subject", leaf.Subject.String()},
@@ -196,15 +203,15 @@ func (a *app) showCertificate(s dial.Server, leaf *x509.Certificate, verdict err
 		{"this system", trusted},
 	} {
 		if row[1] != "" {
-			a.ui.Result("  %-12s %s", row[0]+":", row[1])
+			show("  %-12s %s", row[0]+":", row[1])
 		}
 	}
 	switch {
 	case before == "":
 	case sameFingerprint(before, fingerprint):
-		a.ui.Result("  %-12s %s", "stored:", "this one")
+		show("  %-12s %s", "stored:", "this one")
 	default:
-		a.ui.Result("  %-12s %s", "stored:", "ANOTHER ONE: "+before)
+		show("  %-12s %s", "stored:", "ANOTHER ONE: "+before)
 	}
 	a.ui.Object(struct {
 		Type        string   `json:"type"`

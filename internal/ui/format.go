@@ -67,6 +67,32 @@ func two(a int64, unitA string, b int64, unitB string) string {
 	return fmt.Sprintf("%d %s %d %s", a, unitA, b, unitB)
 }
 
+// wrap breaks a line between words so that a terminal does not break it within one; a
+// word that is wider than the terminal is left whole, to be copied.
+func wrap(line string, columns int) string {
+	if columns < narrowest || columnsOf(line) <= columns {
+		return line
+	}
+	const indent = "  "
+	var b strings.Builder
+	at := 0
+	for i, word := range strings.Split(line, " ") {
+		width := columnsOf(word)
+		switch {
+		case i == 0:
+		case at+1+width > columns:
+			b.WriteString("\n" + indent)
+			at = len(indent)
+		default:
+			b.WriteByte(' ')
+			at++
+		}
+		b.WriteString(word)
+		at += width
+	}
+	return b.String()
+}
+
 // Plural joins a count and its noun: 1 message, 1,204 messages, 2 mailboxes.
 func Plural(n int64, noun string) string {
 	if n == 1 {

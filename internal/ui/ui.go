@@ -142,6 +142,14 @@ func (u *UI) Result(format string, args ...any) {
 	u.out([]byte(Escape(fmt.Sprintf(format, args...)) + "\n"))
 }
 
+// Done prints one line of what a verb did, unless quiet: Result is for verbs that are
+// run for what they print.
+func (u *UI) Done(format string, args ...any) {
+	if !u.opt.Quiet {
+		u.Result(format, args...)
+	}
+}
+
 // Object prints one JSON object, if JSON was asked for.
 func (u *UI) Object(v any) {
 	if !u.opt.JSON {
@@ -254,7 +262,11 @@ func (u *UI) say(priority int, prefix, text string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.clear()
-	_, _ = io.WriteString(u.opt.Err, prefix+Escape(text)+"\n") // nowhere left to complain
+	line := prefix + Escape(text)
+	if u.opt.Terminal {
+		line = wrap(line, u.opt.Width())
+	}
+	_, _ = io.WriteString(u.opt.Err, line+"\n") // nowhere left to complain
 }
 
 func (u *UI) out(b []byte) {

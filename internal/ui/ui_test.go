@@ -313,3 +313,28 @@ func TestNoLiveLineInAPipe(t *testing.T) {
 		}
 	}
 }
+
+// On a terminal no line of an error is broken within a word, and nothing is lost; into
+// a file it stays one line.
+func TestWrap(t *testing.T) {
+	const hint = "312 messages of this run are safe, nothing was deleted; free space and run 日本語日本語 again with --tls-fingerprint 0123456789012345678901234567890123456789012345678901234567890123"
+	err := &mail.Error{Err: errors.New("write INBOX/tmp/1: no space left on device"), Hint: hint}
+	const whole = "mailhaul: error: write INBOX/tmp/1: no space left on device\nmailhaul: hint: " + hint + "\n"
+	for columns := range 120 {
+		var out bytes.Buffer
+		New(Options{Out: &out, Err: &out, Terminal: true, Width: func() int { return columns }}).Error(err)
+		for line := range strings.Lines(out.String()) {
+			if line = strings.TrimSuffix(line, "\n"); columns >= narrowest && columnsOf(line) > columns && strings.Contains(strings.TrimPrefix(line, "  "), " ") {
+				t.Errorf("%d columns: %q", columns, line)
+			}
+		}
+		if got := strings.ReplaceAll(out.String(), "\n  ", " "); got != whole {
+			t.Errorf("%d columns: %q", columns, got)
+		}
+	}
+	var out bytes.Buffer
+	New(Options{Out: &out, Err: &out, Width: func() int { return 40 }}).Error(err)
+	if out.String() != whole {
+		t.Errorf("no terminal: %q", out.String())
+	}
+}
