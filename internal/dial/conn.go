@@ -259,9 +259,28 @@ func (c *Conn) Patient(on bool) { c.patient.Store(on) }
 
 // Bind ends the connection as soon as ctx is done: blocked calls return its cause,
 // and so does everything after. Call release when the work under ctx is over; it
-// tells whether the connection was left alone.
+// tells whether the connection was left alone. If not, the connection has ended by
+// then, and not a moment later, when somebody else may have it.
 func (c *Conn) Bind(ctx context.Context) (release func() bool) {
-	return context.AfterFunc(ctx, func() { c.end(context.Cause(ctx)) })
+	if ctx.Err() != nil {
+		c.end(context.Cause(ctx))
+	}
+	stop := context.AfterFunc(ctx, func() { c.end(context.Cause(ctx)) })
+	return sync.OnceValue(func() bool {
+		alone := stop()
+		if !alone {
+			c.end(context.Cause(ctx))
+		}
+		return alone
+	})
+}
+
+// Ended tells whether nothing works any more: a context it was bound to is done, or
+// it was closed.
+func (c *Conn) Ended() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ended != nil
 }
 
 func (c *Conn) end(why error) {

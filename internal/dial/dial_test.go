@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -378,8 +379,57 @@ func TestBind(t *testing.T) {
 		t.Error("not released")
 	}
 	cancel(why)
-	if _, err := c.Read(make([]byte, 1)); err != nil {
+	if _, err := c.Read(make([]byte, 1)); err != nil || c.Ended() {
 		t.Error(err)
+	}
+}
+
+// lateContext holds up who asks it first once it is armed.
+type lateContext struct {
+	context.Context
+	armed atomic.Bool
+	asked chan struct{}
+	goOn  chan struct{}
+}
+
+func (c *lateContext) Value(key any) any {
+	if c.armed.CompareAndSwap(true, false) {
+		close(c.asked)
+		<-c.goOn
+	}
+	return c.Context.Value(key)
+}
+
+// A connection never ends in the hands of those who get it after release.
+func TestBindEndsBeforeRelease(t *testing.T) {
+	why := errors.New("the user has had enough")
+	ended := func(c *dial.Conn) {
+		t.Helper()
+		if _, err := c.Write([]byte("x")); !c.Ended() || !errors.Is(err, why) {
+			t.Errorf("works on: %v", err)
+		}
+	}
+	c := connect(t, dial.Server{}, testserver.Hold())
+	ctx, cancel := context.WithCancelCause(t.Context())
+	late := &lateContext{Context: ctx, asked: make(chan struct{}), goOn: make(chan struct{})}
+	defer close(late.goOn)
+	release := c.Bind(late)
+	late.armed.Store(true)
+	cancel(why)
+	<-late.asked // for the reason to end the connection with, which it does not get yet
+	if release() {
+		t.Error("release says that the connection was left alone")
+	}
+	ended(c)
+
+	c = connect(t, dial.Server{}, testserver.Hold())
+	if c.Ended() {
+		t.Error("ended from the start")
+	}
+	release = c.Bind(ctx) // which is over
+	ended(c)
+	if release() {
+		t.Error("release says that the connection was left alone")
 	}
 }
 

@@ -158,7 +158,7 @@ func (c *Conn) Usable() bool {
 	c.wmu.Lock()
 	inFlight := len(c.raw)
 	c.wmu.Unlock()
-	return inFlight == 0 && c.readError() == nil
+	return inFlight == 0 && c.readError() == nil && !c.nc.Ended()
 }
 
 func (c *Conn) readError() error {

@@ -432,6 +432,20 @@ func TestBYE(t *testing.T) {
 	}
 }
 
+// What a context has ended is lent to nobody.
+func TestUsableAfterContext(t *testing.T) {
+	c := connect(t, &testserver.IMAP{})
+	ctx, cancel := context.WithCancel(t.Context())
+	release := c.Bind(ctx)
+	if release(); !c.Usable() {
+		t.Error("of no use, though released in time")
+	}
+	cancel()
+	if c.Bind(ctx)(); c.Usable() {
+		t.Error("usable after the end of its context")
+	}
+}
+
 // A silent server and a cancelled context end every call; Close never waits.
 func TestSilent(t *testing.T) {
 	for _, verb := range []string{"AUTHENTICATE", "LIST", "EXAMINE", "NOOP"} {
