@@ -3,6 +3,7 @@ package imap
 import (
 	"context"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -33,6 +34,34 @@ func (s *Source) Examine(ctx context.Context) (f mail.ServerFacts, err error) {
 		return nil
 	})
 	return f, err
+}
+
+// Quota returns the octets used and the limit of the account, by the tightest
+// storage limit on INBOX (RFC 9208 section 5.1); 0 if the server gives none.
+func (s *Source) Quota(ctx context.Context) (used, limit int64, err error) {
+	err = s.retry(ctx, func() error {
+		c, err := s.pool.get(ctx, "")
+		if err != nil {
+			return err
+		}
+		defer s.pool.put(c)
+		used, limit = 0, 0
+		if !c.Has("QUOTA") {
+			return nil
+		}
+		all, err := c.Quotas(ctx, "INBOX")
+		for _, q := range all {
+			const most = math.MaxInt64 >> 10
+			if q.Resource != "STORAGE" || q.Limit <= 0 || q.Limit > most || q.Used > most {
+				continue
+			}
+			if limit == 0 || (q.Limit-q.Used)<<10 < limit-used {
+				used, limit = q.Used<<10, q.Limit<<10
+			}
+		}
+		return err
+	})
+	return used, limit, err
 }
 
 // CheckSearch asks the server to find messages that are known: those of known
