@@ -57,6 +57,21 @@ func (b *box) ref(in mail.Ref) mail.Ref {
 
 // survey finds out what is to be done, without changing anything.
 func (b *box) survey(ctx context.Context) error {
+	if err := b.recall(ctx); err != nil {
+		return err
+	}
+	if err := b.sort(ctx); err != nil {
+		return err
+	}
+	b.Notify(mail.Event{Kind: mail.EventMailbox, Ref: b.ref(mail.Ref{}), N: int64(len(b.todo)), Octets: b.need.octets})
+	if !b.hasWork() {
+		b.arrived = nil // all mailboxes are looked at before the first is worked on
+	}
+	return nil
+}
+
+// recall learns what is known of the mailbox, under its UIDVALIDITY.
+func (b *box) recall(ctx context.Context) error {
 	b.validity = b.job.there.UIDValidity
 	if b.job.exists && b.validity == 0 { // the list did not tell
 		if err := b.enter(ctx); err != nil {
@@ -68,16 +83,7 @@ func (b *box) survey(ctx context.Context) error {
 		return err
 	}
 	if b.restoring && b.job.exists {
-		if err := b.stillThere(ctx); err != nil {
-			return err
-		}
-	}
-	if err := b.sort(ctx); err != nil {
-		return err
-	}
-	b.Notify(mail.Event{Kind: mail.EventMailbox, Ref: b.ref(mail.Ref{}), N: int64(len(b.todo)), Octets: b.need.octets})
-	if !b.hasWork() {
-		b.arrived = nil // all mailboxes are looked at before the first is worked on
+		return b.stillThere(ctx)
 	}
 	return nil
 }

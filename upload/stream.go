@@ -111,20 +111,8 @@ func (s *Stream) Settle(ctx context.Context, mailbox string, ids []int64) (lacki
 // begin learns what is known of the mailbox and opens it.
 func (f *flow) begin(ctx context.Context, ids []int64) error {
 	b := f.box
-	b.validity = b.job.there.UIDValidity
-	if b.job.exists && b.validity == 0 { // the list did not tell
-		if err := b.enter(ctx); err != nil {
-			return err
-		}
-		b.validity = b.state.UIDValidity
-	}
-	if err := b.know(ctx); err != nil {
+	if err := b.recall(ctx); err != nil {
 		return err
-	}
-	if b.restoring && b.job.exists {
-		if err := b.stillThere(ctx); err != nil {
-			return err
-		}
 	}
 	if err := b.prepare(ctx); err != nil {
 		return err
