@@ -86,14 +86,11 @@ func (s Summary) Balance() error {
 
 // line is the closing line of a run.
 func (s Summary) line(label string) string {
+	n, what := s.Archived, "new message"
 	if s.Uploaded != nil {
-		return s.uploadLine(label)
+		n, what = s.Uploaded, "message"
 	}
-	verb := "archived"
-	if s.DryRun {
-		verb = "to archive"
-	}
-	parts := []string{fmt.Sprintf("%s (%s) %s", Plural(value(s.Archived), "new message"), Octets(s.Octets), verb)}
+	parts := []string{fmt.Sprintf("%s (%s) %s", Plural(value(n), what), Octets(s.Octets), s.verb())}
 	optional := func(n *int64, word string) {
 		if value(n) > 0 {
 			parts = append(parts, Count(*n)+" "+word)
@@ -102,9 +99,37 @@ func (s Summary) line(label string) string {
 	optional(s.Suspicious, "of them suspicious")
 	optional(s.Adopted, "recognised")
 	parts = append(parts, Count(value(s.Skipped))+" already there", Count(value(s.Failed))+" failed")
-	optional(s.Deleted, "deleted at the server")
+	optional(s.Flags, "with new flags")
+	optional(s.Altered, "altered by the server")
+	optional(s.Repaired, "as repaired copies")
+	optional(s.Gone, "no longer at the source")
+	switch {
+	case s.Uploaded == nil:
+		optional(s.Deleted, "deleted at the server")
+	case s.DryRun:
+		optional(s.Deleted, "to delete at the source")
+		optional(s.Removed, "to remove at the destination")
+	default:
+		optional(s.Deleted, "deleted at the source")
+		optional(s.Removed, "removed at the destination")
+	}
 	return fmt.Sprintf("%s: %s, in %s", label, strings.Join(parts, ", "),
 		Duration(time.Duration(s.Seconds*float64(time.Second))))
+}
+
+// verb is what was done with the messages, or would be.
+func (s Summary) verb() string {
+	done, planned := "archived", "to archive"
+	switch {
+	case s.Command == "undo":
+		done, planned = "put back", "to put back"
+	case s.Uploaded != nil:
+		done, planned = "uploaded", "to upload"
+	}
+	if s.DryRun {
+		return planned
+	}
+	return done
 }
 
 // Summary prints the end of a backup: an object with JSON, else the closing

@@ -1,10 +1,6 @@
 package ui
 
-import (
-	"fmt"
-	"strings"
-	"time"
-)
+import "strings"
 
 // Target is where the messages of a mailbox go at a destination.
 type Target struct {
@@ -99,39 +95,4 @@ func (u *UI) UploadMailbox(m UploadMailbox) {
 		u.Detail("%s: %s (%s) uploaded, %s recognised, %s already there, %s failed", m.Mailbox,
 			Plural(m.Uploaded, "message"), Octets(m.Octets), Count(m.Adopted), Count(m.Skipped), Count(m.Failed))
 	}
-}
-
-// uploadLine is the closing line of an upload.
-func (s Summary) uploadLine(label string) string {
-	verb := "uploaded"
-	switch {
-	case s.Command == "undo" && s.DryRun:
-		verb = "to put back"
-	case s.Command == "undo":
-		verb = "put back"
-	case s.DryRun:
-		verb = "to upload"
-	}
-	parts := []string{fmt.Sprintf("%s (%s) %s", Plural(value(s.Uploaded), "message"), Octets(s.Octets), verb)}
-	optional := func(n *int64, word string) {
-		if value(n) > 0 {
-			parts = append(parts, Count(*n)+" "+word)
-		}
-	}
-	optional(s.Suspicious, "of them suspicious")
-	optional(s.Adopted, "recognised")
-	parts = append(parts, Count(value(s.Skipped))+" already there", Count(value(s.Failed))+" failed")
-	optional(s.Flags, "with new flags")
-	optional(s.Altered, "altered by the server")
-	optional(s.Repaired, "as repaired copies")
-	optional(s.Gone, "no longer at the source")
-	if s.DryRun {
-		optional(s.Deleted, "to delete at the source")
-		optional(s.Removed, "to remove at the destination")
-	} else {
-		optional(s.Deleted, "deleted at the source")
-		optional(s.Removed, "removed at the destination")
-	}
-	return fmt.Sprintf("%s: %s, in %s", label, strings.Join(parts, ", "),
-		Duration(time.Duration(s.Seconds*float64(time.Second))))
 }
