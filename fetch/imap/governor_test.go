@@ -265,12 +265,7 @@ func TestFewerConnections(t *testing.T) {
 			c.NO("[THROTTLED] slow down")
 			return
 		}
-		for i, m := range srv.Messages {
-			if testserver.InSet(set, m.UID) {
-				c.Send(line(i+1, m))
-			}
-		}
-		c.OK("done")
+		sendSet(c, set, srv.Messages)
 	})
 	c, err := fetched(t, serve(t, srv))
 	if err != nil {

@@ -63,6 +63,16 @@ func line(seq int, m testserver.IMAPMessage) string {
 	return fmt.Sprintf("* %d FETCH (%s BODY[] %s)\r\n", seq, m.Meta(), testserver.Literal(m.Octets))
 }
 
+// sendSet sends the messages of a set, as a server should.
+func sendSet(c *testserver.IMAPConn, set string, msgs []testserver.IMAPMessage) {
+	for i, m := range msgs {
+		if testserver.InSet(set, m.UID) {
+			c.Send(line(i+1, m))
+		}
+	}
+	c.OK("done")
+}
+
 // bodies answers only commands that ask for whole messages.
 func bodies(answer func(c *testserver.IMAPConn, set string)) func(*testserver.IMAPConn, string) bool {
 	return func(c *testserver.IMAPConn, cmd string) bool {
@@ -283,12 +293,7 @@ func TestLost(t *testing.T) {
 				c.Close()
 				return
 			}
-			for i, m := range msgs {
-				if testserver.InSet(set, m.UID) {
-					c.Send(line(i+1, m))
-				}
-			}
-			c.OK("done")
+			sendSet(c, set, msgs)
 		})
 		s := serve(t, srv)
 		c, err := fetched(t, s)
@@ -322,12 +327,7 @@ func TestWrongSize(t *testing.T) {
 					c.Close()
 					return
 				}
-				for i, m := range msgs {
-					if testserver.InSet(set, m.UID) {
-						c.Send(line(i+1, m))
-					}
-				}
-				c.OK("done")
+				sendSet(c, set, msgs)
 			})
 			c, err := fetched(t, serve(t, srv))
 			if err != nil {
@@ -633,12 +633,7 @@ func TestBusy(t *testing.T) {
 			c.NO("[UNAVAILABLE] Server error - Please try again later")
 			return
 		}
-		for i, m := range msgs {
-			if testserver.InSet(set, m.UID) {
-				c.Send(line(i+1, m))
-			}
-		}
-		c.OK("done")
+		sendSet(c, set, msgs)
 	})
 	c, err := fetched(t, serve(t, srv))
 	if err != nil {
