@@ -43,7 +43,7 @@ func (ac account) label() string {
 
 // account reads a source or destination as typed, and applies the global flags.
 // ctx ends a question that may come later.
-func (a *app) account(ctx context.Context, typed string, s secretFlags, limit *rate.Limiter, trace *dial.Trace) (account, error) {
+func (a *app) account(ctx context.Context, typed string, s secretFlags, limit *rate.Limiter) (account, error) {
 	named, err := a.named(typed)
 	if err != nil {
 		return account{}, err
@@ -58,6 +58,10 @@ func (a *app) account(ctx context.Context, typed string, s secretFlags, limit *r
 		if p, err = place.ParseServer(typed); err != nil {
 			return account{}, err
 		}
+	}
+	trace, err := a.trace()
+	if err != nil {
+		return account{}, err
 	}
 	ac := account{
 		place: p, named: named,

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/time/rate"
@@ -102,14 +101,9 @@ the topmost Received line).`,
 }
 
 func (a *app) backup(ctx context.Context, source, archive string, o backupFlags) error {
-	ctx, cancel := a.limit(ctx)
-	defer cancel()
-	began := time.Now()
-	s := backupSummary(o.dryRun)
-	label := "mailhaul"
-	err := a.backupInto(ctx, source, archive, o, &s, &label)
-	s.Seconds = time.Since(began).Seconds()
-	return a.conclude(ctx, label, s, err)
+	return a.transfer(ctx, backupSummary(o.dryRun), func(ctx context.Context, s *ui.Summary, label *string) error {
+		return a.backupInto(ctx, source, archive, o, s, label)
+	})
 }
 
 // backupSummary holds every counter a backup can have.
@@ -120,8 +114,7 @@ func backupSummary(dryRun bool) ui.Summary {
 	}
 }
 
-// backupInto reads what was typed, opens both sides and runs the engine. It fills
-// s and label as far as it comes.
+// backupInto reads what was typed, opens both sides and runs the engine.
 func (a *app) backupInto(ctx context.Context, source, archive string, o backupFlags, s *ui.Summary, label *string) (err error) {
 	selection, err := o.selection.selection()
 	if err != nil {
@@ -137,12 +130,7 @@ func (a *app) backupInto(ctx context.Context, source, archive string, o backupFl
 	if err != nil {
 		return err
 	}
-	trace, closeTrace, err := a.openTrace()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, closeTrace()) }()
-	ac, err := a.account(ctx, source, o.secret, o.limit, trace)
+	ac, err := a.account(ctx, source, o.secret, o.limit)
 	if err != nil {
 		return err
 	}

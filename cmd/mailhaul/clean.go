@@ -225,12 +225,7 @@ func (a *app) cleanFrom(ctx context.Context, source, archive string, o cleanFlag
 	if err != nil {
 		return err
 	}
-	trace, closeTrace, err := a.openTrace()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, closeTrace()) }()
-	ac, err := a.account(ctx, source, o.secret, nil, trace)
+	ac, err := a.account(ctx, source, o.secret, nil)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"mailhaul/internal/auth"
 	"mailhaul/internal/config"
+	"mailhaul/internal/dial"
 	"mailhaul/internal/place"
 	"mailhaul/internal/ui"
 	"mailhaul/mail"
@@ -27,6 +28,9 @@ type shared struct {
 	runs     []*ui.Run   // being shown
 	password auth.Secret // of the environment, once it was taken from there
 	pending  []pending   // to be told when all is over
+	trace    *dial.Trace // to traceFile; nil before the first connection, and without --trace
+
+	traceFile *os.File
 }
 
 // configuration reads the configuration file, once.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -52,12 +51,7 @@ func (a *app) doctor(ctx context.Context, typed string, o doctorFlags) (err erro
 	if o.connections < 0 || o.connections > 20 {
 		return usage("write a number from 0 to 20", "--connections %d makes no sense", o.connections)
 	}
-	trace, closeTrace, err := a.openTrace()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, closeTrace()) }()
-	ac, err := a.account(ctx, typed, o.secret, nil, trace)
+	ac, err := a.account(ctx, typed, o.secret, nil)
 	if err != nil {
 		return err
 	}

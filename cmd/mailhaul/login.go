@@ -120,12 +120,7 @@ func (a *app) login(ctx context.Context, typed string, o oauthFlags) (err error)
 	if o.store != "" && o.store != "keyring" && o.store != "file" {
 		return usage("write keyring or file", "--store %q is neither", o.store)
 	}
-	trace, closeTrace, err := a.openTrace()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, closeTrace()) }()
-	ac, err := a.account(ctx, typed, secretFlags{}, nil, trace)
+	ac, err := a.account(ctx, typed, secretFlags{}, nil)
 	if err != nil {
 		return err
 	}

@@ -112,17 +112,9 @@ source's.`,
 }
 
 func (a *app) migrate(ctx context.Context, source, dest string, o migrateFlags) error {
-	ctx, cancel := a.limit(ctx)
-	defer cancel()
-	began := time.Now()
-	s := ui.Summary{
-		Command: "migrate", DryRun: o.dryRun,
-		Listed: new(int64), Uploaded: new(int64), Adopted: new(int64), Skipped: new(int64), Failed: new(int64),
-	}
-	label := "mailhaul"
-	err := a.migrateFrom(ctx, source, dest, o, &s, &label)
-	s.Seconds = time.Since(began).Seconds()
-	return a.conclude(ctx, label, s, err)
+	return a.transfer(ctx, uploadSummary("migrate", o.dryRun), func(ctx context.Context, s *ui.Summary, label *string) error {
+		return a.migrateFrom(ctx, source, dest, o, s, label)
+	})
 }
 
 func (a *app) migrateFrom(ctx context.Context, source, dest string, o migrateFlags, s *ui.Summary, label *string) (err error) {
@@ -133,16 +125,11 @@ func (a *app) migrateFrom(ctx context.Context, source, dest string, o migrateFla
 	if err := o.check(); err != nil {
 		return err
 	}
-	trace, closeTrace, err := a.openTrace()
+	from, err := a.account(ctx, source, o.own, o.limit)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, closeTrace()) }()
-	from, err := a.account(ctx, source, o.own, o.limit, trace)
-	if err != nil {
-		return err
-	}
-	to, err := a.destination(ctx, dest, o.destFlags, trace)
+	to, err := a.destination(ctx, dest, o.destFlags)
 	if err != nil {
 		return err
 	}

@@ -72,6 +72,9 @@ func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	began := time.Now()
 	cmd, err := root.ExecuteContextC(ctx)
+	if cerr := a.closeTrace(); err == nil {
+		err = cerr
+	}
 	if err == nil {
 		err = a.writeError()
 	}

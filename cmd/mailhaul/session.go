@@ -34,16 +34,29 @@ func (a *app) limit(ctx context.Context) (context.Context, context.CancelFunc) {
 	return ctx, func() { late.Stop(); cancel() }
 }
 
-// openTrace opens the file of --trace; nil if none was asked for.
-func (a *app) openTrace() (*dial.Trace, func() error, error) {
-	if a.flags.trace == "" {
-		return nil, func() error { return nil }, nil
+// trace returns what writes the file of --trace, one for all connections of a run; nil
+// if none was asked for. run closes it.
+func (a *app) trace() (*dial.Trace, error) {
+	a.shared.mu.Lock()
+	defer a.shared.mu.Unlock()
+	if a.flags.trace == "" || a.shared.trace != nil {
+		return a.shared.trace, nil
 	}
 	f, err := os.OpenFile(a.flags.trace, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, nil, &mail.Error{Kind: mail.KindDisk, Op: "--trace", Err: err}
+		return nil, &mail.Error{Kind: mail.KindDisk, Op: "--trace", Err: err}
 	}
-	return &dial.Trace{W: f}, f.Close, nil
+	a.shared.trace, a.shared.traceFile = &dial.Trace{W: f}, f
+	return a.shared.trace, nil
+}
+
+func (a *app) closeTrace() error {
+	a.shared.mu.Lock()
+	defer a.shared.mu.Unlock()
+	if a.shared.traceFile == nil {
+		return nil
+	}
+	return a.shared.traceFile.Close()
 }
 
 // show begins to show a run; SIGUSR1 asks it where it stands.
@@ -93,6 +106,18 @@ func (a *app) tell(ctx context.Context, err error) {
 		}
 	}
 	a.ui.Error(err)
+}
+
+// transfer runs a verb that copies messages and tells how it ended. run fills the
+// summary and the name of the account as far as it comes.
+func (a *app) transfer(ctx context.Context, s ui.Summary, run func(ctx context.Context, s *ui.Summary, label *string) error) error {
+	ctx, cancel := a.limit(ctx)
+	defer cancel()
+	began := time.Now()
+	label := "mailhaul"
+	err := run(ctx, &s, &label)
+	s.Seconds = time.Since(began).Seconds()
+	return a.conclude(ctx, label, s, err)
 }
 
 // conclude tells how a run ended, in words and as a summary, and fixes the exit

@@ -103,12 +103,7 @@ func (a *app) size(ctx context.Context, typed string, o sizeFlags) (err error) {
 }
 
 func (a *app) sizeOfServer(ctx context.Context, typed string, o sizeFlags, so size.Options) (s *size.Sizes, name string, err error) {
-	trace, closeTrace, err := a.openTrace()
-	if err != nil {
-		return nil, "", err
-	}
-	defer func() { err = errors.Join(err, closeTrace()) }()
-	ac, err := a.account(ctx, typed, o.secret, nil, trace)
+	ac, err := a.account(ctx, typed, o.secret, nil)
 	if err != nil {
 		return nil, "", err
 	}

@@ -57,17 +57,9 @@ has both.`,
 }
 
 func (a *app) undo(ctx context.Context, archive, source string, o undoFlags) error {
-	ctx, cancel := a.limit(ctx)
-	defer cancel()
-	began := time.Now()
-	s := ui.Summary{
-		Command: "undo", DryRun: o.dryRun,
-		Listed: new(int64), Uploaded: new(int64), Adopted: new(int64), Skipped: new(int64), Failed: new(int64),
-	}
-	label := "mailhaul"
-	err := a.undoInto(ctx, archive, source, o, &s, &label)
-	s.Seconds = time.Since(began).Seconds()
-	return a.conclude(ctx, label, s, err)
+	return a.transfer(ctx, uploadSummary("undo", o.dryRun), func(ctx context.Context, s *ui.Summary, label *string) error {
+		return a.undoInto(ctx, archive, source, o, s, label)
+	})
 }
 
 // undoInto reads what was typed and opens both sides.
@@ -76,12 +68,7 @@ func (a *app) undoInto(ctx context.Context, archive, source string, o undoFlags,
 	if err != nil {
 		return err
 	}
-	trace, closeTrace, err := a.openTrace()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, closeTrace()) }()
-	ac, err := a.account(ctx, source, o.secret, nil, trace)
+	ac, err := a.account(ctx, source, o.secret, nil)
 	if err != nil {
 		return err
 	}

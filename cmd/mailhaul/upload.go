@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/time/rate"
@@ -78,11 +77,17 @@ func (o *destFlags) mapping() upload.Mapping {
 }
 
 // destination reads a destination as typed.
-func (a *app) destination(ctx context.Context, typed string, o destFlags, trace *dial.Trace) (account, error) {
-	ac, err := a.account(ctx, typed, o.secret, o.limit, trace)
-	if err != nil {
-		return ac, err
+func (a *app) destination(ctx context.Context, typed string, o destFlags) (account, error) {
+	ac, err := a.account(ctx, typed, o.secret, o.limit)
+	if err == nil {
+		o.apply(&ac)
 	}
+	return ac, err
+}
+
+// apply puts what the flags and the environment say of a destination before what
+// holds for every server.
+func (o *destFlags) apply(ac *account) {
 	if o.caFile != "" {
 		ac.server.CAFile = o.caFile
 	}
@@ -92,7 +97,6 @@ func (a *app) destination(ctx context.Context, typed string, o destFlags, trace 
 	if os.Getenv(config.DestEnv) != "" {
 		ac.secret.Env = config.DestEnv
 	}
-	return ac, nil
 }
 
 type uploadFlags struct {
@@ -153,17 +157,9 @@ wins.`,
 }
 
 func (a *app) upload(ctx context.Context, archive, dest string, o uploadFlags) error {
-	ctx, cancel := a.limit(ctx)
-	defer cancel()
-	began := time.Now()
-	s := ui.Summary{
-		Command: "upload", DryRun: o.dryRun,
-		Listed: new(int64), Uploaded: new(int64), Adopted: new(int64), Skipped: new(int64), Failed: new(int64),
-	}
-	label := "mailhaul"
-	err := a.uploadFrom(ctx, archive, dest, o, &s, &label)
-	s.Seconds = time.Since(began).Seconds()
-	return a.conclude(ctx, label, s, err)
+	return a.transfer(ctx, uploadSummary("upload", o.dryRun), func(ctx context.Context, s *ui.Summary, label *string) error {
+		return a.uploadFrom(ctx, archive, dest, o, s, label)
+	})
 }
 
 func (a *app) uploadFrom(ctx context.Context, archive, dest string, o uploadFlags, s *ui.Summary, label *string) (err error) {
@@ -181,12 +177,7 @@ func (a *app) uploadFrom(ctx context.Context, archive, dest string, o uploadFlag
 	if err != nil {
 		return err
 	}
-	trace, closeTrace, err := a.openTrace()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, closeTrace()) }()
-	ac, err := a.destination(ctx, dest, o.destFlags, trace)
+	ac, err := a.destination(ctx, dest, o.destFlags)
 	if err != nil {
 		return err
 	}
@@ -243,6 +234,14 @@ func (a *app) send(ctx context.Context, u upload.Options, o destFlags, s *ui.Sum
 		err = s.Balance()
 	}
 	return err
+}
+
+// uploadSummary holds the counters that every verb has that sends.
+func uploadSummary(verb string, dryRun bool) ui.Summary {
+	return ui.Summary{
+		Command: verb, DryRun: dryRun,
+		Listed: new(int64), Uploaded: new(int64), Adopted: new(int64), Skipped: new(int64), Failed: new(int64),
+	}
 }
 
 func fillUpload(s *ui.Summary, c upload.Counts) {

@@ -3,27 +3,14 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"slices"
-	"sync"
 	"time"
 
 	"mailhaul/compare"
 	"mailhaul/fetch"
 	"mailhaul/internal/auth"
-	"mailhaul/internal/config"
-	"mailhaul/internal/dial"
-	"mailhaul/internal/durable"
-	"mailhaul/internal/ledger"
 	"mailhaul/internal/place"
 	"mailhaul/internal/ui"
-	"mailhaul/internal/vault"
 	"mailhaul/mail"
-	"mailhaul/migrate"
 	"mailhaul/upload"
 )
 
@@ -72,19 +59,14 @@ func (a *app) verifyWith(ctx context.Context, left, right string, selection mail
 
 // run decides which two places are meant.
 func (w *verifying) run(ctx context.Context, left, right string) (err error) {
-	trace, closeTrace, err := w.a.openTrace()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, closeTrace()) }()
 	server, err := w.isServer(left, right)
 	if err != nil {
 		return err
 	}
 	if server {
-		return w.servers(ctx, left, right, trace)
+		return w.servers(ctx, left, right)
 	}
-	return w.archive(ctx, left, right, trace)
+	return w.archive(ctx, left, right)
 }
 
 // isServer tells whether the first of two places is a server. The name of an
@@ -132,116 +114,6 @@ func consumes(src fetch.Source) error {
 			Err: errors.New("this server may delete messages that are read"), Hint: "verify the archive alone, or use imaps://"}
 	}
 	return nil
-}
-
-// servers compares two servers.
-func (w *verifying) servers(ctx context.Context, left, right string, trace *dial.Trace) (err error) {
-	if w.o.repair || w.o.accept {
-		return usage("name an archive", "--repair and --accept are about an archive")
-	}
-	from, err := w.a.account(ctx, left, w.o.secret, w.o.limit, trace)
-	if err != nil {
-		return err
-	}
-	w.o.dest.limit = w.o.limit
-	to, err := w.a.destination(ctx, right, w.o.dest, trace)
-	if err != nil {
-		return err
-	}
-	to.secret.Env = config.DestEnv // the source's is no guess to make
-	if w.o.dest.fingerprint == "" && w.a.flags.fingerprint != "" {
-		to.server.Fingerprint = ""
-	}
-	w.s.Source, w.s.Dest, w.label = from.key(), to.key(), from.label()
-	if from.key() == to.key() && from.server.Addr() == to.server.Addr() {
-		return usage("", "both places are the same account")
-	}
-	src, err := w.open(ctx, from)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, src.Close()) }()
-	dst, err := w.open(ctx, to)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, dst.Close()) }()
-	fit, closeFit, err := w.fit(ctx, to)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, closeFit()) }()
-	w.rep.begin("Comparison of two accounts", src.Account(), dst.Account())
-	o := compare.Options{
-		Left: checked{compare.Server(src), src}, Right: checked{compare.Server(dst), dst},
-		Map: w.mapping(fit, func(string) bool { return false }),
-	}
-	if o.Left, err = w.migrated(ctx, o.Left, dst); err != nil {
-		return err
-	}
-	if from.server.Protocol == "pop3" || to.server.Protocol == "pop3" {
-		o.Only = func(right string) bool { return right == "INBOX" }
-	}
-	res, err := w.compare(ctx, o)
-	return w.conclude(res, err)
-}
-
-// migrated adds what the ledger of a migration between the two servers says of
-// messages that were sent in another form. Without one nothing is known.
-func (w *verifying) migrated(ctx context.Context, left compare.Side, dst fetch.Source) (compare.Side, error) {
-	dir, err := migrationDir(left.Account(), dst.Account(), w.s.Source+" "+w.s.Dest)
-	if err != nil {
-		return left, nil
-	}
-	lock, err := durable.LockFile(ctx, filepath.Join(dir, "lock"), w.a.flags.lockWait)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return left, nil
-	case err == nil:
-		defer lock.Close()
-	case !errors.Is(err, durable.ErrLocked): // a disk that cannot be written to: then nobody else does
-		err = nil
-	}
-	var l *ledger.Ledger
-	if err == nil {
-		l, err = ledger.OpenReadOnly(dir)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return left, nil
-	}
-	if err != nil {
-		w.a.ui.Warn(fmt.Errorf("the ledger of the migration cannot be read, so repaired copies are not known as such: %w", err))
-		return left, nil
-	}
-	defer l.Close()
-	boxes, err := dst.Mailboxes(ctx)
-	if err != nil {
-		return nil, err
-	}
-	m := &compare.Migrated{Side: left, Ledger: l, Destination: migrate.AccountOf(dst.Account())}
-	return m, m.Learn(ctx, boxes)
-}
-
-// checked is a side that refuses, once it can be known, to be read.
-type checked struct {
-	compare.Side
-	src fetch.Source
-}
-
-func (c checked) Mailboxes(ctx context.Context) ([]mail.Mailbox, error) {
-	list, err := c.Side.Mailboxes(ctx)
-	if err == nil {
-		err = consumes(c.src)
-	}
-	return list, err
-}
-
-// Find implements compare.Finder.
-func (c checked) Find(ctx context.Context, name string) (mb mail.Mailbox, there bool, err error) {
-	if f, ok := c.Side.(compare.Finder); ok {
-		return f.Find(ctx, name)
-	}
-	return mb, false, nil
 }
 
 // fit returns the names that mailboxes can have at a destination.
@@ -381,197 +253,4 @@ func (w *verifying) found(f compare.Finding) {
 	}
 	w.hinted[f.Kind] = true
 	w.a.ui.Difference(ref, d)
-}
-
-// archive compares an archive with a server.
-func (w *verifying) archive(ctx context.Context, left, right string, trace *dial.Trace) (err error) {
-	ac, err := w.a.account(ctx, right, w.o.secret, w.o.limit, trace)
-	if err != nil {
-		return err
-	}
-	if w.o.dest.caFile != "" {
-		ac.server.CAFile = w.o.dest.caFile
-	}
-	if w.o.dest.fingerprint != "" {
-		ac.server.Fingerprint = w.o.dest.fingerprint
-	}
-	if s := w.o.dest.secret; s.command != "" || s.file != "" {
-		ac.secret.Command, ac.secret.File = s.command, s.file
-	}
-	if os.Getenv(config.DestEnv) != "" {
-		ac.secret.Env = config.DestEnv
-	}
-	w.s.Dest, w.label = ac.key(), ac.label()
-	v, err := w.a.openToVerify(ctx, left, w.o)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, v.Close()) }()
-	w.s.Archive = v.Path()
-	src, err := w.open(ctx, ac)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, src.Close()) }()
-	boxes, err := src.Mailboxes(ctx) // before an hour of reading
-	if err == nil {
-		err = consumes(src)
-	}
-	if err != nil {
-		return err
-	}
-	w.rep.begin("Comparison of an archive and an account", v.Path(), src.Account())
-	m := w.a.mender(v, w.o, w.rep)
-	sum, err := w.a.verifyVault(ctx, v, w.ofArchive(), w.o.share, m)
-	if err != nil {
-		return err
-	}
-	if w.o.accept {
-		if err := m.accept(ctx); err != nil {
-			return err
-		}
-	}
-	res, err := w.against(ctx, v, src, boxes, ac, m)
-	if err == nil && w.o.repair {
-		err = m.fetchAgain(ctx, src, boxes)
-	}
-	err = w.conclude(res, err)
-	damaged := int64(len(m.damaged))
-	w.s.Verified, w.s.Damaged = &sum.Verified, &damaged
-	if w.o.repair {
-		w.s.Repaired = &m.repaired
-	}
-	if err == nil {
-		err = m.verdict(sum)
-	}
-	return err
-}
-
-// ofArchive is the part of the selection that an archive is verified by.
-func (w *verifying) ofArchive() mail.Selection {
-	return mail.Selection{Mailboxes: w.selection.Mailboxes, Exclude: w.selection.Exclude}
-}
-
-// against compares an archive that was read back with a server.
-func (w *verifying) against(ctx context.Context, v *vault.Vault, src fetch.Source, boxes []mail.Mailbox, ac account, m *mender) (compare.Result, error) {
-	accounts, err := v.Ledger.Accounts(ctx)
-	if err != nil {
-		return compare.Result{}, err
-	}
-	side := &compare.Archive{Ledger: v.Ledger, Open: v.Archive.Open, Path: v.Path()}
-	mapped := len(w.o.maps) > 0 || w.o.prefix != "" // then it is meant as a destination
-	for _, held := range accounts {
-		if vault.SameUser(held, src.Account()) && !mapped {
-			side.Accounts, side.Source = append(side.Accounts, held), true
-		}
-	}
-	if !slices.Contains(side.Accounts, src.Account()) {
-		side.Accounts = append(side.Accounts, src.Account())
-	}
-	if side.Boxes, err = boxNames(ctx, v, boxes); err != nil {
-		return compare.Result{}, err
-	}
-	o := compare.Options{Left: side, Right: compare.Server(src), Both: side.Source, Matched: m.located}
-	if ac.server.Protocol == "pop3" {
-		o.Only = func(right string) bool { return right == "INBOX" }
-	} else if !side.Source {
-		fit, closeFit, err := w.fit(ctx, ac)
-		if err != nil {
-			return compare.Result{}, err
-		}
-		defer closeFit()
-		o.Map = w.mapping(fit, func(name string) bool { return claimed(ctx, v, src.Account(), name) })
-	}
-	return w.compare(ctx, o)
-}
-
-// boxNames are the mailboxes that the ledger may know something of at a server.
-func boxNames(ctx context.Context, v *vault.Vault, boxes []mail.Mailbox) ([]string, error) {
-	names, err := v.Ledger.Mailboxes(ctx)
-	for _, b := range boxes {
-		names = append(names, b.Name)
-	}
-	slices.Sort(names)
-	return slices.Compact(names), err
-}
-
-var errEnough = errors.New("enough")
-
-// claimed tells whether the ledger knows of a message in a mailbox at a server.
-func claimed(ctx context.Context, v *vault.Vault, account, mailbox string) bool {
-	err := v.Ledger.Claims(ctx, account, mailbox, func(mail.Claim) error { return errEnough })
-	return errors.Is(err, errEnough)
-}
-
-// located is told where the server has a message of the archive.
-func (m *mender) located(left, right mail.Ref, d mail.Digest) {
-	if !m.o.repair || len(m.damaged) == 0 || right.UID == "" {
-		return
-	}
-	id, ok := ledgerID(left.UID)
-	f, damaged := m.damaged[id]
-	if !ok || !damaged || f.Held.Receipt.Digest != d {
-		return
-	}
-	if m.at == nil {
-		m.at = make(map[string]map[string]int64)
-	}
-	if m.at[right.Mailbox] == nil {
-		m.at[right.Mailbox] = make(map[string]int64)
-	}
-	m.at[right.Mailbox][right.UID] = id
-}
-
-// fetchAgain fetches what is damaged in the archive and was found at the server.
-func (m *mender) fetchAgain(ctx context.Context, src fetch.Source, boxes []mail.Mailbox) error {
-	for _, mb := range boxes {
-		at := m.at[mb.Name]
-		if len(at) == 0 {
-			continue
-		}
-		wants := make([]mail.Want, 0, len(at))
-		for uid, id := range at {
-			wants = append(wants, mail.Want{UID: uid, Size: m.damaged[id].Held.Receipt.Wire})
-		}
-		var mu sync.Mutex
-		err := src.Fetch(ctx, mb, wants, func(in mail.Info, r io.Reader, err error) error {
-			mu.Lock()
-			defer mu.Unlock()
-			id, asked := at[in.Ref.UID]
-			f, damaged := m.damaged[id]
-			if err != nil || !asked || !damaged {
-				return nil // it stays damaged, and was told
-			}
-			reader := &watched{Reader: r}
-			err = m.v.Mend(ctx, f.Held, mail.NewCanonical(reader, nil))
-			switch {
-			case reader.err != nil || errors.Is(err, mail.ErrAltered): // not received whole, or another one
-				return nil
-			case err != nil:
-				return err
-			}
-			delete(m.damaged, id)
-			m.repaired++
-			m.a.ui.Note("%s: message of %s, SHA-256 %.12s: fetched again", mb.Name, f.Held.Receipt.Info.InternalDate.UTC().Format("2006-01-02 15:04"), f.Held.Receipt.Digest)
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// watched remembers what reading said.
-type watched struct {
-	io.Reader
-	err error
-}
-
-func (w *watched) Read(p []byte) (int, error) {
-	n, err := w.Reader.Read(p)
-	if err != nil && err != io.EOF {
-		w.err = err
-	}
-	return n, err
 }
