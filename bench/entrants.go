@@ -40,7 +40,7 @@ type peer struct {
 
 func fastPeers(scheme string) []peer {
 	if scheme == "pop3s" {
-		return []peer{{"mpop", entrant{name: "mpop", command: mpop}}}
+		return []peer{{"mpop", entrant{name: "mpop", command: mpop("on")}}}
 	}
 	return []peer{
 		{"mbsync", entrant{name: "mbsync", command: mbsync("yes")}},
@@ -131,8 +131,10 @@ func mkMaildir(path string) error {
 	return nil
 }
 
-func mpop(p place) (*exec.Cmd, error) {
-	conf, err := p.config("mpoprc", `account default
+// mpop leaves the mail at the server ("on") or deletes it there ("off").
+func mpop(keep string) func(place) (*exec.Cmd, error) {
+	return func(p place) (*exec.Cmd, error) {
+		conf, err := p.config("mpoprc", `account default
 host {HOST}
 port {PORT}
 tls on
@@ -141,16 +143,17 @@ tls_trust_file {CA}
 user {USER}
 password {PASSWORD}
 auth user
-keep on
+keep `+keep+`
 uidls_file {DIR}/uidls
 delivery maildir {DIR}/mail
 `)
-	if err != nil {
-		return nil, err
+		if err != nil {
+			return nil, err
+		}
+		cmd := exec.Command("mpop", "-C", conf, "-Q")
+		cmd.Env = p.environment()
+		return cmd, mkMaildir(filepath.Join(p.dir, "mail"))
 	}
-	cmd := exec.Command("mpop", "-C", conf, "-Q")
-	cmd.Env = p.environment()
-	return cmd, mkMaildir(filepath.Join(p.dir, "mail"))
 }
 
 func fetchmail(p place) (*exec.Cmd, error) {

@@ -90,7 +90,7 @@ func freers() []freer {
 		fmt.Fprintln(os.Stderr, "mpop is not installed")
 		return all
 	}
-	return append([]freer{{name: "mpop", scheme: "pop3s", command: mpopDelete}}, all...)
+	return append([]freer{{name: "mpop", scheme: "pop3s", command: mpop("off")}}, all...)
 }
 
 func (b *freeBench) link(delay time.Duration) error {
@@ -183,26 +183,4 @@ func cleanAll(p place) (*exec.Cmd, error) {
 		fmt.Sprintf("%s://%s@%s", p.scheme, p.user, p.address()), filepath.Join(p.dir, "archive"))
 	cmd.Env = p.environment("MAILHAUL_PASSWORD="+dovecot.Password, "XDG_STATE_HOME="+filepath.Join(p.dir, "state"))
 	return cmd, nil
-}
-
-func mpopDelete(p place) (*exec.Cmd, error) {
-	conf, err := p.config("mpoprc", `account default
-host {HOST}
-port {PORT}
-tls on
-tls_starttls off
-tls_trust_file {CA}
-user {USER}
-password {PASSWORD}
-auth user
-keep off
-uidls_file {DIR}/uidls
-delivery maildir {DIR}/mail
-`)
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.Command("mpop", "-C", conf, "-Q")
-	cmd.Env = p.environment()
-	return cmd, mkMaildir(filepath.Join(p.dir, "mail"))
 }
