@@ -13,23 +13,12 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"mailhaul/archive"
-	"mailhaul/archive/maildir"
-	"mailhaul/archive/mbox"
 	"mailhaul/fetch"
 	"mailhaul/internal/durable"
 	"mailhaul/internal/vault"
 	"mailhaul/mail"
 	"mailhaul/test/rig"
 )
-
-var drivers = map[string]vault.Constructor{
-	"maildir": func(fsys durable.FS, a archive.Anchors) (archive.Archive, error) {
-		return maildir.New(fsys, a, maildir.Options{Host: "host"})
-	},
-	"mbox": func(fsys durable.FS, a archive.Anchors) (archive.Archive, error) {
-		return mbox.New(fsys, a, mbox.Options{})
-	},
-}
 
 // place is where one archive and the memory of it lie.
 type place struct {
@@ -64,7 +53,7 @@ func (n noting) Record(ctx context.Context, c mail.Change) error {
 }
 
 func (p place) open(o vault.Options) (*vault.Vault, error) {
-	o.Format, o.Formats, o.StateDir = p.format, drivers, filepath.Join(p.root, "state")
+	o.Format, o.Formats, o.StateDir = p.format, rig.Drivers, filepath.Join(p.root, "state")
 	return vault.Open(context.Background(), p.archive(), o)
 }
 

@@ -4,6 +4,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"mailhaul/test/rig"
 )
 
 // clock is one that is wrong.
@@ -41,7 +43,7 @@ func TestClockJumps(t *testing.T) {
 				t.Errorf("%s: %v", c.name, err)
 			}
 			then := clocks()
-			if !all() {
+			if !rig.All() {
 				then = then[(i+1)%len(then) : (i+1)%len(then)+1]
 			}
 			for _, d := range then {

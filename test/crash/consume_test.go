@@ -15,7 +15,7 @@ import (
 func TestConsumedMessageIsDurable(t *testing.T) {
 	for _, format := range rig.Formats {
 		t.Run(format, func(t *testing.T) {
-			dir := memoryDir(t)
+			dir := rig.MemoryDir(t)
 			p := place{root: filepath.Join(dir, "run"), format: format}
 			m := &machine{p: p, disk: faultfs.NewMem(), seed: 1}
 			s := later()
@@ -50,8 +50,8 @@ func TestFullDiskAbandonsTheSession(t *testing.T) {
 	for _, format := range rig.Formats {
 		t.Run(format, func(t *testing.T) {
 			tried := 0
-			for n := 1; n < 400; n += stride(37) {
-				p := place{root: memoryDir(t), format: format}
+			for n := 1; n < 400; n += rig.Stride(37) {
+				p := place{root: rig.MemoryDir(t), format: format}
 				var fsys *faultfs.FS
 				s := later()
 				s.consumes = true

@@ -103,13 +103,13 @@ func TestCutBehindEveryOctet(t *testing.T) {
 			})
 			t.Run(w.protocol+"-"+format, func(t *testing.T) {
 				t.Parallel()
-				p := place{root: memoryDir(t), format: format}
+				p := place{root: rig.MemoryDir(t), format: format}
 				_, total, err := w.through(t, p, relay.Options{})
 				if err != nil {
 					t.Fatal(err)
 				}
 				tried, over := 0, 0
-				for n := int64(1); n < total; n += int64(stride(211)) {
+				for n := int64(1); n < total; n += int64(rig.Stride(211)) {
 					if err := os.RemoveAll(p.root); err != nil {
 						t.Fatal(err)
 					}

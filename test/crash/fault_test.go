@@ -55,7 +55,7 @@ func TestEveryOperationFails(t *testing.T) {
 	everyStart(t, func(t *testing.T, st start, fresh func(*testing.T) place) {
 		tried, fatal := 0, 0
 		for k, plan := range plans {
-			for n := 1 + k; ; n += stride(71) {
+			for n := 1 + k; ; n += rig.Stride(71) {
 				if n > stepLimit {
 					t.Fatalf("no end after %d operations", n)
 				}

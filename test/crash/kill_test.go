@@ -2,16 +2,10 @@ package crash
 
 import (
 	"bufio"
-	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"mailhaul/internal/durable"
 	"mailhaul/internal/faultfs"
@@ -28,12 +22,8 @@ type order struct {
 	LedgerStep   int    // step of the ledger, likewise
 }
 
-const orderEnv = "MAILHAUL_CRASH_ORDER"
-
 func TestMain(m *testing.M) {
-	if o := os.Getenv(orderEnv); o != "" {
-		os.Exit(child(o))
-	}
+	rig.Obey(obey)
 	os.Exit(m.Run())
 }
 
@@ -43,71 +33,29 @@ func (o order) server() *server {
 	return s
 }
 
-// child is the process to be killed. It writes to stdout what is on record, one
-// message a line, and at last what its step was.
-func child(text string) int {
-	var o order
-	if err := json.Unmarshal([]byte(text), &o); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 2
-	}
-	var mu sync.Mutex
-	say := func(format string, args ...any) {
-		mu.Lock()
-		defer mu.Unlock()
-		fmt.Printf(format+"\n", args...)
-	}
-	steps := 0
+// obey writes to stdout what is on record, one message a line.
+func obey(o order) error {
+	steps := &rig.Steps{At: o.LedgerStep}
 	r := run{
-		recorded: func(mailbox string, d mail.Digest) { say("recorded %s %q", d, mailbox) },
+		recorded: func(mailbox string, d mail.Digest) { fmt.Printf("recorded %s %q\n", d, mailbox) },
 		wrap: func(fsys durable.FS) durable.FS {
 			return faultfs.New(fsys, faultfs.Plan{At: o.FSStep, Mode: faultfs.Kill})
 		},
-		hook: func(step string) {
-			mu.Lock()
-			steps++
-			hit := steps == o.LedgerStep
-			mu.Unlock()
-			if hit {
-				say("at %s", step)
-				self, _ := os.FindProcess(os.Getpid())
-				self.Kill()
-				select {}
-			}
-		},
+		hook: steps.Step,
 	}
-	if _, err := (place{root: o.Root, format: o.Format}).backup(o.server(), r); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return 0
+	_, err := place{root: o.Root, format: o.Format}.backup(o.server(), r)
+	return err
 }
 
 // kill runs a child. killed is false if it ended by itself, before its step.
 func kill(t *testing.T, o order) (killed bool, done *reported) {
 	t.Helper()
-	text, err := json.Marshal(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0])
-	cmd.Env = append(os.Environ(), orderEnv+"="+string(text))
-	var stdout, stderr strings.Builder
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err = cmd.Run()
-	_, exited := errors.AsType[*exec.ExitError](err)
-	switch code := cmd.ProcessState.ExitCode(); {
-	case ctx.Err() != nil || err != nil && !exited:
-		t.Fatal(err, ctx.Err())
-	case code > 0:
-		t.Fatalf("%+v: exit %d: %s", o, code, stderr.String())
-	case code == 0:
+	out, killed := rig.Child(t, o)
+	if !killed {
 		return false, nil
 	}
 	done = new(reported)
-	for lines := bufio.NewScanner(strings.NewReader(stdout.String())); lines.Scan(); {
+	for lines := bufio.NewScanner(strings.NewReader(out)); lines.Scan(); {
 		var hex, mailbox string
 		if n, _ := fmt.Sscanf(lines.Text(), "recorded %s %q", &hex, &mailbox); n == 2 {
 			d, err := mail.ParseDigest(hex)
@@ -146,7 +94,7 @@ func killEach(t *testing.T, st start, fresh func(*testing.T) place, every int, a
 // The process is killed (SIGKILL) before each operation of the file system.
 func TestKilledAtEveryOperation(t *testing.T) {
 	everyStart(t, func(t *testing.T, st start, fresh func(*testing.T) place) {
-		tried := killEach(t, st, fresh, stride(53), func(n int, p place) order {
+		tried := killEach(t, st, fresh, rig.Stride(53), func(n int, p place) order {
 			return order{Root: p.root, Format: p.format, FSStep: n}
 		})
 		t.Logf("%d kills", tried)
@@ -156,7 +104,7 @@ func TestKilledAtEveryOperation(t *testing.T) {
 // The process is killed before and after each durable step of the ledger.
 func TestKilledAtEveryLedgerStep(t *testing.T) {
 	everyStart(t, func(t *testing.T, st start, fresh func(*testing.T) place) {
-		tried := killEach(t, st, fresh, stride(5), func(n int, p place) order {
+		tried := killEach(t, st, fresh, rig.Stride(5), func(n int, p place) order {
 			return order{Root: p.root, Format: p.format, LedgerStep: n}
 		})
 		t.Logf("%d kills", tried)
@@ -168,14 +116,14 @@ func TestKilledWithoutUIDs(t *testing.T) {
 	for _, format := range rig.Formats {
 		t.Run(format, func(t *testing.T) {
 			t.Parallel()
-			p := place{root: memoryDir(t), format: format}
+			p := place{root: rig.MemoryDir(t), format: format}
 			fresh := func(t *testing.T) place {
 				if err := os.RemoveAll(p.root); err != nil {
 					t.Fatal(err)
 				}
 				return p
 			}
-			tried := killEach(t, starts[0], fresh, stride(71), func(n int, p place) order {
+			tried := killEach(t, starts[0], fresh, rig.Stride(71), func(n int, p place) order {
 				return order{Root: p.root, Format: p.format, Server: "nameless", FSStep: n}
 			})
 			t.Logf("%d kills", tried)

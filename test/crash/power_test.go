@@ -9,6 +9,7 @@ import (
 
 	"mailhaul/internal/faultfs"
 	"mailhaul/internal/vault"
+	"mailhaul/test/rig"
 )
 
 // The power fails at each operation on the mail. Whatever of the legal disks that
@@ -17,7 +18,7 @@ import (
 func TestPowerFailsAtEveryOperation(t *testing.T) {
 	everyStart(t, func(t *testing.T, st start, fresh func(*testing.T) place) {
 		tried := 0
-		for n := 1; ; n += stride(97) {
+		for n := 1; ; n += rig.Stride(97) {
 			if n > stepLimit {
 				t.Fatalf("no end after %d operations", n)
 			}

@@ -13,41 +13,6 @@ import (
 // never ends.
 const stepLimit = 20_000
 
-// all tells whether every step is to be tried.
-func all() bool { return os.Getenv("MAILHAUL_CRASH") == "all" }
-
-// stride is how far the steps lie apart that are tried: 1 for all of them. It is
-// odd, so that what comes in pairs is met on either side.
-func stride(few int) int {
-	switch {
-	case all():
-		return 1
-	case testing.Short():
-		return 4*few + 1
-	}
-	return few
-}
-
-// memoryDir is a directory that needs no disk, if there is one: no test here
-// needs what it writes to outlive the machine.
-func memoryDir(t *testing.T) string {
-	t.Helper()
-	const shm = "/dev/shm"
-	if st, err := os.Stat(shm); err != nil || !st.IsDir() {
-		return t.TempDir()
-	}
-	dir, err := os.MkdirTemp(shm, "mailhaul-crash-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
-
 // start is a state that the runs under test begin with.
 type start struct {
 	name string
@@ -79,7 +44,7 @@ func everyStart(t *testing.T, f func(t *testing.T, st start, fresh func(t *testi
 		for _, st := range starts {
 			t.Run(format+"-"+st.name, func(t *testing.T) {
 				t.Parallel()
-				dir := memoryDir(t)
+				dir := rig.MemoryDir(t)
 				first := place{root: filepath.Join(dir, "start"), format: format}
 				st.make(t, first)
 				if err := os.MkdirAll(first.root, 0o700); err != nil {

@@ -29,14 +29,14 @@ func TestSystemCallsFail(t *testing.T) {
 		"utimensat:error=EPERM", "unlinkat:error=EIO",
 	}
 	points := []int{1, 4}
-	if all() {
+	if rig.All() {
 		points = []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 17, 20, 24, 28, 33, 40, 50}
 	}
 	tried, ended := 0, 0
 	for i, fault := range faults {
 		for _, n := range points {
 			for k, format := range rig.Formats {
-				if !all() && (i+n+k)%2 == 0 {
+				if !rig.All() && (i+n+k)%2 == 0 {
 					continue
 				}
 				when := fmt.Sprintf("%s at call %d, %s", fault, n, format)

@@ -42,8 +42,6 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func all() bool { return os.Getenv("MAILHAUL_CRASH") == "all" }
-
 // need skips without a program, or fails where nothing may be skipped.
 func need(t *testing.T, program string) {
 	t.Helper()

@@ -45,7 +45,7 @@ func TestOutOfMemory(t *testing.T) {
 			a := newAccount(t, 40)
 			archive := join(t.TempDir(), "archive")
 			step, died := 7, 0
-			if all() {
+			if rig.All() {
 				step = 1
 			}
 			for n := 1; ; n += step {

@@ -19,7 +19,7 @@ func TestPowerCut(t *testing.T) {
 	needRoot(t)
 	need(t, "xfs_io")
 	cuts := 1
-	if all() {
+	if rig.All() {
 		cuts = 60
 	}
 	for _, kind := range []string{"ext4", "xfs"} {

@@ -1,23 +1,17 @@
 package free
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"mailhaul/internal/dovecot"
 	"mailhaul/internal/relay"
 	"mailhaul/mail"
+	"mailhaul/test/rig"
 )
-
-const orderEnv = "MAILHAUL_FREE_ORDER"
 
 // order is what a child process is to do, and at which of its steps it is to kill
 // itself: a step is a line on the wire, in either direction, or one of the ledger.
@@ -27,101 +21,27 @@ type order struct {
 }
 
 func TestMain(m *testing.M) {
-	if text := os.Getenv(orderEnv); text != "" {
-		os.Exit(child(text))
-	}
+	rig.Obey(func(o order) error {
+		s := &rig.Steps{At: o.Step}
+		o.Work.trace, o.Work.hook = s, s.Step
+		var err error
+		if o.Work.Undo {
+			_, err = o.Work.undo()
+		} else {
+			_, err = o.Work.run()
+		}
+		fmt.Println(s.Count())
+		return err
+	})
 	os.Exit(m.Run())
-}
-
-// steps kills the process at one of them.
-type steps struct {
-	mu    sync.Mutex
-	n, at int
-}
-
-func (s *steps) step(what string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.n++; s.n != s.at {
-		return
-	}
-	fmt.Println(what)
-	self, _ := os.FindProcess(os.Getpid())
-	_ = self.Kill()
-	select {}
-}
-
-// Write takes the lines of a trace.
-func (s *steps) Write(b []byte) (int, error) {
-	s.step(strings.TrimSpace(string(b)))
-	return len(b), nil
-}
-
-func child(text string) int {
-	var o order
-	if err := json.Unmarshal([]byte(text), &o); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 2
-	}
-	s := &steps{at: o.Step}
-	o.Work.trace, o.Work.hook = s, s.step
-	var err error
-	if o.Work.Undo {
-		_, err = o.Work.undo()
-	} else {
-		_, err = o.Work.run()
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	fmt.Println(s.n)
-	return 0
 }
 
 // kill runs a child. It tells where it was killed; if it ended before its step,
 // killed is false and where is the number of its steps.
 func kill(t *testing.T, w work, at int) (where string, killed bool) {
 	t.Helper()
-	text, err := json.Marshal(order{w, at})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0])
-	cmd.Env = append(os.Environ(), orderEnv+"="+string(text))
-	var stdout, stderr strings.Builder
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err = cmd.Run()
-	switch code := cmd.ProcessState.ExitCode(); {
-	case ctx.Err() != nil:
-		t.Fatalf("step %d: no end", at)
-	case code > 0:
-		t.Fatalf("step %d: exit %d (%v): %s", at, code, err, stderr.String())
-	}
-	return strings.TrimSpace(stdout.String()), cmd.ProcessState.ExitCode() != 0
-}
-
-func stride(few int) int {
-	switch {
-	case os.Getenv("MAILHAUL_CRASH") == "all":
-		return 1
-	case testing.Short():
-		return 4*few + 1
-	}
-	return few
-}
-
-// memoryDir is a directory that needs no disk, if there is one.
-func memoryDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "mailhaul-free-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
+	out, killed := rig.Child(t, order{w, at})
+	return strings.TrimSpace(out), killed
 }
 
 type variant struct{ scheme, format, mode string }
@@ -137,7 +57,7 @@ func (v variant) String() string { return v.scheme + "-" + v.format + "-" + v.mo
 func (v variant) fresh(t *testing.T, s *dovecot.Server, n int) work {
 	t.Helper()
 	w := work{
-		Root: memoryDir(t), Format: v.format, Scheme: v.scheme, User: fmt.Sprintf("%v-%d", v, n),
+		Root: rig.MemoryDir(t), Format: v.format, Scheme: v.scheme, User: fmt.Sprintf("%v-%d", v, n),
 		CAFile: s.CAFile, Port: s.IMAPS, IMAPS: s.IMAPS, Mode: v.mode,
 	}
 	if v.scheme == "pop3s" {
@@ -167,7 +87,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 			tried, deleting := 0, 0
 			for n := total; n >= 1 && !t.Failed(); n-- {
 				// It deletes near the end: there the steps are tried closer together.
-				if few := stride(5); n < total-40 && n%(4*few+1) != 0 && few > 1 || n%((few+1)/2) != 0 {
+				if few := rig.Stride(5); n < total-40 && n%(4*few+1) != 0 && few > 1 || n%((few+1)/2) != 0 {
 					continue
 				}
 				w := v.fresh(t, s, n)
@@ -206,7 +126,7 @@ func TestCutAnywhere(t *testing.T) {
 			}
 			up, down := r.Octets()
 			tried := 0
-			step := int64(stride(151))
+			step := int64(rig.Stride(151))
 			for at := up - up%step; at > 600; at -= step { // the end first: there it deletes
 				tried++
 				v.cutAt(t, s, target, relay.Options{CutUp: at, Broken: 1 + at%3, Reset: at%2 == 0})

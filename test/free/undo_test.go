@@ -15,6 +15,7 @@ import (
 	"mailhaul/internal/relay"
 	"mailhaul/internal/vault"
 	"mailhaul/mail"
+	"mailhaul/test/rig"
 	"mailhaul/undo"
 	destimap "mailhaul/upload/imap"
 )
@@ -112,7 +113,7 @@ func TestUndoKilledAtEveryStep(t *testing.T) {
 				t.Fatal(err)
 			}
 			tried := 0
-			few := stride(7)
+			few := rig.Stride(7)
 			for n := total; n >= 1 && !t.Failed(); n-- {
 				if n%few != 0 {
 					continue
@@ -169,7 +170,7 @@ func TestUndoCutAnywhere(t *testing.T) {
 				w.undone(t, s, when)
 				_ = os.RemoveAll(w.Root)
 			}
-			step := int64(stride(797))
+			step := int64(rig.Stride(797))
 			for at := up; at > 600; at -= step {
 				try(relay.Options{CutUp: at, Broken: 1 + at%4, Reset: at%2 == 0})
 			}

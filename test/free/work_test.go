@@ -13,9 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"mailhaul/archive"
-	"mailhaul/archive/maildir"
-	"mailhaul/archive/mbox"
 	"mailhaul/clean"
 	"mailhaul/fetch"
 	"mailhaul/fetch/imap"
@@ -23,20 +20,10 @@ import (
 	"mailhaul/internal/auth"
 	"mailhaul/internal/dial"
 	"mailhaul/internal/dovecot"
-	"mailhaul/internal/durable"
 	"mailhaul/internal/vault"
 	"mailhaul/mail"
 	"mailhaul/test/rig"
 )
-
-var drivers = map[string]vault.Constructor{
-	"maildir": func(fsys durable.FS, a archive.Anchors) (archive.Archive, error) {
-		return maildir.New(fsys, a, maildir.Options{Host: "host"})
-	},
-	"mbox": func(fsys durable.FS, a archive.Anchors) (archive.Archive, error) {
-		return mbox.New(fsys, a, mbox.Options{})
-	},
-}
 
 // work is one run of backup --delete --keep 10d: where to, where from, and who
 // listens.
@@ -80,7 +67,7 @@ func (w work) server() (dial.Server, auth.Credentials) {
 }
 
 func (w work) open(o vault.Options) (*vault.Vault, error) {
-	o.Format, o.Formats, o.StateDir, o.Now = w.Format, drivers, filepath.Join(w.Root, "state"), w.now
+	o.Format, o.Formats, o.StateDir, o.Now = w.Format, rig.Drivers, filepath.Join(w.Root, "state"), w.now
 	return vault.Open(context.Background(), w.archive(), o)
 }
 

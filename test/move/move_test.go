@@ -31,24 +31,15 @@ import (
 	"mailhaul/internal/vault"
 	"mailhaul/mail"
 	"mailhaul/migrate"
+	"mailhaul/test/rig"
 	"mailhaul/upload"
 	destimap "mailhaul/upload/imap"
 )
 
-// all tells whether every step is to be tried.
-func all() bool { return os.Getenv("MAILHAUL_CRASH") == "all" }
-
-func stride(few int) int {
-	if all() {
-		return 1
-	}
-	return few
-}
-
 // step is how far the next cut lies behind one at n: octets matter most where the
 // commands are.
 func step(n int64) int64 {
-	if all() {
+	if rig.All() {
 		return 17 + n/100
 	}
 	return 400 + 2*n
@@ -287,7 +278,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 			t.Parallel()
 			s := &scene{t, servers.from, servers.to}
 			tried := 0
-			for step := 1; ; step += stride(17) {
+			for step := 1; ; step += rig.Stride(17) {
 				user := fmt.Sprintf("%s-%d", name, step)
 				s.fill(user)
 				p := s.pass(user, t.TempDir())

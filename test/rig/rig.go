@@ -1,5 +1,6 @@
 // Package rig is what the tests of whole runs share: the built program, a user to
-// run it as, and a reader of archives that owes nothing to mailhaul's own.
+// run it as, a reader of archives that owes nothing to mailhaul's own, and child
+// processes that are killed at one of their steps.
 package rig
 
 import (

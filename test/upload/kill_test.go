@@ -2,36 +2,29 @@ package upload
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"mailhaul/archive"
-	"mailhaul/archive/maildir"
 	"mailhaul/fetch"
 	fetchimap "mailhaul/fetch/imap"
 	"mailhaul/internal/auth"
 	"mailhaul/internal/dial"
 	"mailhaul/internal/dovecot"
-	"mailhaul/internal/durable"
 	"mailhaul/internal/relay"
 	"mailhaul/internal/vault"
 	"mailhaul/mail"
+	"mailhaul/test/rig"
 	"mailhaul/upload"
 	"mailhaul/upload/imap"
 )
-
-const orderEnv = "MAILHAUL_UPLOAD_ORDER"
 
 // order is what a child process is to do, and at which of its steps it is to kill
 // itself: a step is a line on the wire, in either direction, or one of the ledger.
@@ -52,9 +45,7 @@ type work struct {
 func openVault(dir string, hook func(string)) (*vault.Vault, error) {
 	return vault.Open(context.Background(), filepath.Join(dir, "archive"), vault.Options{
 		Create: true, Hook: hook, Format: "maildir", StateDir: filepath.Join(dir, "state"),
-		Formats: map[string]vault.Constructor{"maildir": func(fsys durable.FS, a archive.Anchors) (archive.Archive, error) {
-			return maildir.New(fsys, a, maildir.Options{Host: "host"})
-		}},
+		Formats: rig.Drivers,
 	})
 }
 
@@ -81,75 +72,27 @@ func (w work) run() (c upload.Counts, err error) {
 	return res.Counts, err
 }
 
-// steps kills the process at one of them.
-type steps struct {
-	mu    sync.Mutex
-	n, at int
-}
-
-func (s *steps) step(what string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.n++; s.n != s.at {
-		return
-	}
-	fmt.Println(what)
-	self, _ := os.FindProcess(os.Getpid())
-	_ = self.Kill()
-	select {}
-}
-
-// Write takes the lines of a trace.
-func (s *steps) Write(b []byte) (int, error) {
-	s.step(strings.TrimSpace(string(b)))
-	return len(b), nil
-}
-
-func child(text string) int {
-	var o order
-	if err := json.Unmarshal([]byte(text), &o); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 2
-	}
-	s := &steps{at: o.Step}
-	o.Work.trace, o.Work.hook = s, s.step
-	if _, err := o.Work.run(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	fmt.Println(s.n)
-	return 0
+// obey does what the order says.
+func obey(o order) error {
+	s := &rig.Steps{At: o.Step}
+	o.Work.trace, o.Work.hook = s, s.Step
+	_, err := o.Work.run()
+	fmt.Println(s.Count())
+	return err
 }
 
 // kill runs a child. It tells where it was killed; if it ended before its step,
 // killed is false and where is the number of its steps.
 func kill(t *testing.T, w work, at int) (where string, killed bool) {
 	t.Helper()
-	text, err := json.Marshal(order{w, at})
-	must(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0])
-	cmd.Env = append(os.Environ(), orderEnv+"="+string(text))
-	var stdout, stderr strings.Builder
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err = cmd.Run()
-	switch code := cmd.ProcessState.ExitCode(); {
-	case ctx.Err() != nil:
-		t.Fatalf("step %d: no end", at)
-	case code > 0:
-		t.Fatalf("step %d: exit %d (%v): %s", at, code, err, stderr.String())
-	}
-	return strings.TrimSpace(stdout.String()), cmd.ProcessState.ExitCode() != 0
+	out, killed := rig.Child(t, order{w, at})
+	return strings.TrimSpace(out), killed
 }
-
-// all tells whether every step is to be tried.
-func all() bool { return os.Getenv("MAILHAUL_CRASH") == "all" }
 
 // sample returns which of n steps to try, at most so many.
 func sample(n, most int) (list []int) {
 	stride := 1
-	if !all() {
+	if !rig.All() {
 		stride = max(1, n/most)
 	}
 	for i := n; i >= 1; i -= stride {
@@ -173,7 +116,7 @@ func source(t *testing.T, s *dovecot.Server) {
 // template is an archive of that account; copy it for each run.
 func template(t *testing.T, s *dovecot.Server) string {
 	t.Helper()
-	dir := memoryDir(t)
+	dir := rig.MemoryDir(t)
 	v, err := openVault(dir, nil)
 	must(t, err)
 	w := work{Port: s.IMAP}
@@ -183,20 +126,9 @@ func template(t *testing.T, s *dovecot.Server) string {
 	return dir
 }
 
-// memoryDir is a directory that needs no disk, if there is one.
-func memoryDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "mailhaul-upload-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
-
 func fresh(t *testing.T, from string, s *dovecot.Server, user string) work {
 	t.Helper()
-	dir := memoryDir(t)
+	dir := rig.MemoryDir(t)
 	must(t, os.RemoveAll(dir))
 	must(t, os.CopyFS(dir, os.DirFS(from)))
 	// Partly filled by hand.
