@@ -32,7 +32,7 @@ func (b *box) adopt(ctx context.Context) error {
 	if len(b.todo) == 0 || !b.hasStrangers() {
 		return nil
 	}
-	wanted, err := b.wanted(ctx)
+	wanted, odd, err := b.wanted(ctx)
 	if err != nil {
 		return err
 	}
@@ -42,14 +42,16 @@ func (b *box) adopt(ctx context.Context) error {
 	}
 	foreign := make(map[uint32]int64)
 	err = b.listStrangers(ctx, func(uid uint32, size int64) {
-		if _, ok := wanted[size]; ok && !b.isClaimed(uid) {
+		_, ok := wanted[size]
+		_, longer := wanted[size+finalNewline]
+		if (ok || longer || odd.mayHave(size)) && !b.isClaimed(uid) {
 			foreign[uid] = size
 		}
 	})
 	if err != nil || len(foreign) == 0 {
 		return err
 	}
-	found, err := b.compare(ctx, wanted, foreign)
+	found, err := b.compare(ctx, wanted, odd, foreign)
 	if err != nil {
 		return err
 	}
@@ -154,17 +156,48 @@ func (b *box) compareForms(ctx context.Context, forms []form, foreign map[uint32
 	return found, nil
 }
 
-// wanted are the messages to be sent, by size.
-func (b *box) wanted(ctx context.Context) (map[int64][]int64, error) {
-	by := make(map[int64][]int64)
+// finalNewline is what a copy without the newline at the end is shorter by: one
+// that came over POP3 always has it.
+const finalNewline = 2
+
+// inexact are messages to be sent that are not sent as they came: their size at the
+// destination depends on who put them there.
+type inexact struct {
+	by       map[mail.Digest][]int64 // by header
+	min, max int64                   // sizes they may have
+}
+
+func (x *inexact) add(h mail.Held) {
+	low, high := sizesOf(h)
+	if len(x.by) == 0 {
+		x.by, x.min, x.max = make(map[mail.Digest][]int64), low, high
+	}
+	x.min, x.max = min(x.min, low), max(x.max, high)
+	x.by[h.Receipt.Header] = append(x.by[h.Receipt.Header], h.Message)
+}
+
+func (x *inexact) mayHave(size int64) bool {
+	return len(x.by) > 0 && size >= x.min && size <= x.max
+}
+
+// sizesOf are the least and the most octets that a message may have on the wire:
+// without its last LF, and with a CR for each.
+func sizesOf(h mail.Held) (low, high int64) { return h.Receipt.Octets - 1, 2 * h.Receipt.Octets }
+
+// wanted are the messages to be sent, by size, and which of them may have another.
+func (b *box) wanted(ctx context.Context) (map[int64][]int64, *inexact, error) {
+	by, odd := make(map[int64][]int64), new(inexact)
 	for _, id := range b.todo {
 		h, err := b.Messages.Message(ctx, id)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		by[h.Receipt.Wire] = append(by[h.Receipt.Wire], id)
+		if h.Receipt.Inexact {
+			odd.add(h)
+		}
 	}
-	return by, nil
+	return by, odd, nil
 }
 
 // found is a message of the destination that is one of ours.
@@ -177,7 +210,7 @@ type found struct {
 	size    int64
 }
 
-func (b *box) compare(ctx context.Context, wanted map[int64][]int64, foreign map[uint32]int64) ([]found, error) {
+func (b *box) compare(ctx context.Context, wanted map[int64][]int64, odd *inexact, foreign map[uint32]int64) ([]found, error) {
 	ours := make(map[likeness][]mail.Held)
 	sizes := make(map[int64]bool)
 	uids := make([]uint32, 0, len(foreign))
@@ -186,7 +219,7 @@ func (b *box) compare(ctx context.Context, wanted map[int64][]int64, foreign map
 		sizes[size] = true
 	}
 	for size := range sizes {
-		for _, id := range wanted[size] {
+		for _, id := range slices.Concat(wanted[size], wanted[size+finalNewline]) {
 			h, err := b.Messages.Message(ctx, id)
 			if err != nil {
 				return nil, err
@@ -206,6 +239,18 @@ func (b *box) compare(ctx context.Context, wanted map[int64][]int64, foreign map
 			theirs[k] = append(theirs[k], uid)
 		}
 	}
+	for k := range theirs {
+		for _, id := range odd.by[k.header] {
+			h, err := b.Messages.Message(ctx, id)
+			if err != nil {
+				return nil, err
+			}
+			low, high := sizesOf(h)
+			if k.size >= low && k.size <= high && !slices.ContainsFunc(ours[k], func(o mail.Held) bool { return o.Message == id }) {
+				ours[k] = append(ours[k], h)
+			}
+		}
+	}
 	return b.pair(ctx, ours, theirs)
 }
 
@@ -213,11 +258,16 @@ func (b *box) compare(ctx context.Context, wanted map[int64][]int64, foreign map
 func (b *box) pair(ctx context.Context, ours map[likeness][]mail.Held, theirs map[likeness][]uint32) ([]found, error) {
 	var out []found
 	var look []uint32
+	paired := make(map[int64]bool)
+	add := func(h mail.Held, uid uint32, size int64) {
+		paired[h.Message] = true
+		out = append(out, adoption(h, uid, size))
+	}
 	for k, uids := range theirs {
 		switch {
 		case len(ours[k]) == 0:
-		case len(ours[k]) == 1 && len(uids) == 1 && k.size >= surelySame && !b.streaming && b.delivered(ctx, ours[k][0]): // streaming, others may come
-			out = append(out, adoption(ours[k][0], uids[0], k.size))
+		case len(uids) == 1 && b.surely(ctx, ours[k], k.size):
+			add(ours[k][0], uids[0], k.size)
 		default:
 			look = append(look, uids...)
 		}
@@ -227,20 +277,25 @@ func (b *box) pair(ctx context.Context, ours map[likeness][]mail.Held, theirs ma
 		return nil, err
 	}
 	for k, uids := range theirs {
-		mine := slices.Clone(ours[k])
 		for _, uid := range uids {
 			s, read := octets[uid]
 			if !read {
 				continue
 			}
-			i := slices.IndexFunc(mine, func(h mail.Held) bool { return h.Receipt.Digest == s.Digest })
+			i := slices.IndexFunc(ours[k], func(h mail.Held) bool { return !paired[h.Message] && h.Receipt.Digest == s.Digest })
 			if i >= 0 {
-				out = append(out, adoption(mine[i], uid, k.size))
-				mine = slices.Delete(mine, i, i+1)
+				add(ours[k][i], uid, k.size)
 			}
 		}
 	}
 	return out, nil
+}
+
+// surely tells whether a message of this size with the header of these is one of
+// them, without reading it: a large one that was delivered, the only of its kind.
+// In a stream others may come.
+func (b *box) surely(ctx context.Context, alike []mail.Held, size int64) bool {
+	return len(alike) == 1 && alike[0].Receipt.Wire == size && !alike[0].Receipt.Inexact && size >= surelySame && !b.streaming && b.delivered(ctx, alike[0])
 }
 
 // delivered tells whether the header has the trace of a delivery (RFC 5321 section
