@@ -1,8 +1,3 @@
-// Package fetch copies what is new at a source into an archive.
-//
-// Source is the contract every protocol driver fulfils; the suite that holds it
-// to that is fetch/fetchtest. Run is the engine; it knows neither protocols nor
-// file formats nor the terminal.
 package fetch
 
 import (

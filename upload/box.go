@@ -2,13 +2,10 @@ package upload
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"mailhaul/mail"
 )
@@ -34,16 +31,6 @@ type box struct {
 	flags   []flagWork
 	dropped map[string]int // flags that the mailbox cannot store, and at how many messages
 	stream
-}
-
-// arrival is a message known to be at the destination.
-type arrival struct {
-	message int64
-	claim   int64 // 0: its UID is not known
-	uid     uint32
-	size    int64      // at the destination
-	flags   mail.Flags // at the source when it was sent
-	fresh   bool       // by this very run
 }
 
 type flagWork struct {
@@ -138,107 +125,6 @@ func (b *box) lostError() error {
 		Hint: "run the same command again to send them again"}
 }
 
-// know loads what the ledger has of the mailbox under this UIDVALIDITY.
-func (b *box) know(ctx context.Context) (err error) {
-	b.arrived, b.claimed, b.stale = nil, nil, nil
-	shared := make(map[mail.Flags]mail.Flags) // few different ones
-	account := b.Account
-	err = b.Ledger.Claims(ctx, account, b.job.to, func(c mail.Claim) error {
-		if !b.job.exists || c.UIDValidity != b.validity {
-			if b.stale == nil {
-				b.stale = make(map[int64]int64)
-			}
-			b.stale[c.Message] = c.Size
-			return nil
-		}
-		if !c.Gone.IsZero() {
-			return nil
-		}
-		f, ok := shared[c.Flags]
-		if !ok {
-			f = c.Flags
-			shared[f] = f
-		}
-		uid, _ := strconv.ParseUint(c.UID, 10, 32) // 0: unknown
-		b.arrived = append(b.arrived, arrival{message: c.Message, claim: c.ID, uid: uint32(uid), size: c.Size, flags: f})
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	err = b.Ledger.Uploads(ctx, account, b.job.to, func(u mail.Upload) error {
-		if u.UID == "" && b.job.exists && u.UIDValidity == b.validity {
-			b.arrived = append(b.arrived, arrival{message: u.Message})
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	b.sortArrived()
-	b.open, err = b.Ledger.OpenUploads(ctx, account, b.job.to)
-	return err
-}
-
-func (b *box) sortArrived() {
-	slices.SortFunc(b.arrived, func(x, y arrival) int {
-		switch {
-		case x.message != y.message && x.message < y.message:
-			return -1
-		case x.message != y.message:
-			return 1
-		}
-		return int(min(max(y.claim-x.claim, -1), 1)) // the newest claim first
-	})
-}
-
-func (b *box) find(message int64) (arrival, bool) {
-	i, ok := slices.BinarySearchFunc(b.arrived, message, func(a arrival, m int64) int {
-		switch {
-		case a.message < m:
-			return -1
-		case a.message > m:
-			return 1
-		}
-		return 0
-	})
-	if !ok {
-		return arrival{}, false
-	}
-	return b.arrived[i], true
-}
-
-// stillThere drops what the server no longer has: it is to be put back.
-func (b *box) stillThere(ctx context.Context) error {
-	if len(b.arrived) == 0 {
-		return nil
-	}
-	if err := b.enter(ctx); err != nil {
-		return err
-	}
-	sizes := make(map[uint32]int64)
-	err := b.Destination.List(ctx, b.state, 1, func(in mail.Info) error {
-		sizes[number(in.Ref.UID)] = in.Size
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	b.arrived = slices.DeleteFunc(b.arrived, func(a arrival) bool {
-		size, there := sizes[a.uid]
-		return a.uid != 0 && (!there || size != a.size)
-	})
-	return nil
-}
-
-func number(uid string) uint32 {
-	n, err := strconv.ParseUint(uid, 10, 32)
-	if err != nil {
-		return 0
-	}
-	return uint32(n)
-}
-
 // sort looks at every selected message: it is there, or it is to be sent.
 func (b *box) sort(ctx context.Context) error {
 	for _, from := range b.job.from {
@@ -326,162 +212,6 @@ func describeReceipt(rc mail.Receipt) string {
 		s += " (" + rc.Place + ")"
 	}
 	return s
-}
-
-// prepare makes and opens the mailbox. If it is another one than was listed, what
-// is known of it is looked at anew.
-func (b *box) prepare(ctx context.Context) error {
-	if !b.job.exists {
-		if len(b.todo) == 0 && !b.streaming {
-			return nil
-		}
-		if err := b.create(ctx); err != nil {
-			return err
-		}
-	}
-	if b.Subscribe {
-		if s, ok := b.Destination.(Subscriber); ok {
-			if err := s.Subscribe(ctx, b.job.to); err != nil {
-				b.warn(err)
-			}
-		}
-	}
-	if err := b.enter(ctx); err != nil {
-		return err
-	}
-	if b.job.exists && b.state.UIDValidity != b.validity {
-		return &mail.Error{Kind: mail.KindTemporary, Ref: b.ref(mail.Ref{}), Op: "open mailbox", Err: ErrUIDValidity,
-			Hint: "run the same command again"}
-	}
-	b.job.exists = true
-	return nil
-}
-
-// create makes the mailbox, under another name if the destination refuses its own.
-func (b *box) create(ctx context.Context) error {
-	refused := b.again(ctx, func() error { return b.Destination.Create(ctx, b.job.to) })
-	if !refusesName(refused) {
-		return refused
-	}
-	for _, name := range b.job.fallback {
-		err := b.again(ctx, func() error { return b.Destination.Create(ctx, name) })
-		if refusesName(err) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		b.warn(fmt.Errorf("mailbox %s: the destination cannot have such a name; it becomes %s (%w)", b.job.to, name, refused))
-		b.job.to = name
-		return b.startOver(ctx)
-	}
-	return refused
-}
-
-// refusesName tells whether another name may do.
-func refusesName(err error) bool {
-	switch mail.KindOf(err) {
-	case mail.KindPartial, mail.KindLacking, mail.KindOther:
-		var e *mail.Error
-		return errors.As(err, &e) && !errors.Is(err, ErrOverQuota)
-	}
-	return false
-}
-
-// startOver looks at the mailbox again, which has another name now and may have
-// been there.
-func (b *box) startOver(ctx context.Context) error {
-	if err := b.enter(ctx); err != nil {
-		return err
-	}
-	b.job.exists, b.validity = true, b.state.UIDValidity
-	if err := b.know(ctx); err != nil {
-		return err
-	}
-	b.counts, b.todo, b.need, b.flags = Counts{}, nil, need{}, nil
-	return b.sort(ctx)
-}
-
-// enter asks for the mailbox's state.
-func (b *box) enter(ctx context.Context) error {
-	return b.again(ctx, func() (err error) {
-		b.state, err = b.Destination.Open(ctx, b.job.to)
-		return err
-	})
-}
-
-// again does what may be repeated, while the connection is lost.
-func (b *box) again(ctx context.Context, f func() error) error {
-	pause := b.Pause
-	for try := 1; ; try++ {
-		err := f()
-		if err == nil || try >= attempts || mail.KindOf(err) != mail.KindTemporary || errors.Is(err, ErrUIDValidity) {
-			return err
-		}
-		if t, ok := errors.AsType[*Throttled](err); ok {
-			if err := b.throttled(ctx, t, err); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := b.wait(ctx, pause, err); err != nil {
-			return err
-		}
-		pause *= 2
-	}
-}
-
-// throttled waits as long as the server wants.
-func (b *box) throttled(ctx context.Context, t *Throttled, why error) error {
-	d := t.Wait
-	if d <= 0 {
-		d = throttlePauses * b.Pause
-	}
-	d = min(d, longestWait)
-	return b.pause(ctx, d, why, "the server asks for "+d.Round(time.Second).String())
-}
-
-func (b *box) wait(ctx context.Context, d time.Duration, why error) error {
-	return b.pause(ctx, d, why, "connection lost, trying again")
-}
-
-func (b *box) pause(ctx context.Context, d time.Duration, why error, text string) error {
-	b.Notify(mail.Event{Kind: mail.EventWaiting, Ref: b.ref(mail.Ref{}), Err: why, Waiting: text})
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// isClaimed tells whether a UID is that of a known message.
-func (b *box) isClaimed(uid uint32) bool {
-	if b.claimed == nil {
-		b.claimed = make(map[uint32]bool, len(b.arrived))
-		for _, a := range b.arrived {
-			if a.uid != 0 {
-				b.claimed[a.uid] = true
-			}
-		}
-	}
-	return b.claimed[uid]
-}
-
-// known notes that messages have arrived.
-func (b *box) known(message int64, uid uint32) {
-	b.isClaimed(0)
-	if uid != 0 {
-		b.claimed[uid] = true
-	}
-	b.arrived = append(b.arrived, arrival{message: message, uid: uid, fresh: true})
-}
-
-// drop takes what has arrived off the list.
-func (b *box) drop(arrived map[int64]bool) {
-	b.todo = slices.DeleteFunc(b.todo, func(id int64) bool { return arrived[id] })
 }
 
 // storable returns what the mailbox can store of flags, and counts the rest.

@@ -1,10 +1,3 @@
-// Package upload appends to a server what it lacks.
-//
-// Destination is the contract every protocol driver fulfils; upload/uploadtest has
-// one in memory. Run is the engine; it knows neither protocols nor file formats nor
-// the terminal. Each message arrives exactly once: what is
-// about to be sent is on record before it is sent, and whenever it is not known
-// what came of that, the destination is looked at before anything is sent again.
 package upload
 
 import (
