@@ -169,46 +169,31 @@ func (l *Ledger) Deletions(ctx context.Context, account string, since time.Time,
 }
 
 func (l *Ledger) deletions(ctx context.Context, where string, args []any, yield func(Deletion) error) error {
-	page := make([]Deletion, 0, pageRows)
-	for after := int64(0); ; {
-		page = page[:0]
-		err := l.read(ctx, "read deletions", func() error {
-			err := l.db.query(`SELECT d.id, a.name, b.name, d.claim, d.message, d.rule, d.mode, d.at, d.state
-				FROM deletion d JOIN claim c ON c.id = d.claim AND c.message = d.message
-				JOIN box b ON b.id = c.id >> 40 JOIN account a ON a.id = b.account `+where+`
-				AND d.id > ?1 ORDER BY d.id LIMIT ?2`,
-				append([]any{after, int64(pageRows)}, args...), func(v []driver.Value) error {
-					page = append(page, Deletion{
-						ID: integer(v[0]), Account: text(v[1]), Mailbox: text(v[2]),
-						Claim: mail.Claim{ID: integer(v[3])}, Held: mail.Held{Message: integer(v[4])},
-						Rule: text(v[5]), Mode: text(v[6]), At: fromMillis(integer(v[7])), Open: integer(v[8]) == stateOpen,
-					})
-					return nil
+	read := func(after int64, page []Deletion) ([]Deletion, error) {
+		err := l.db.query(`SELECT d.id, a.name, b.name, d.claim, d.message, d.rule, d.mode, d.at, d.state
+			FROM deletion d JOIN claim c ON c.id = d.claim AND c.message = d.message
+			JOIN box b ON b.id = c.id >> 40 JOIN account a ON a.id = b.account `+where+`
+			AND d.id > ?1 ORDER BY d.id LIMIT ?2`,
+			append([]any{after, int64(pageRows)}, args...), func(v []driver.Value) error {
+				page = append(page, Deletion{
+					ID: integer(v[0]), Account: text(v[1]), Mailbox: text(v[2]),
+					Claim: mail.Claim{ID: integer(v[3])}, Held: mail.Held{Message: integer(v[4])},
+					Rule: text(v[5]), Mode: text(v[6]), At: fromMillis(integer(v[7])), Open: integer(v[8]) == stateOpen,
 				})
-			for i := range page {
-				if err != nil {
-					break
-				}
-				d := &page[i]
-				if d.Claim, _, err = l.claim(d.Claim.ID); err == nil {
-					d.Held, err = l.message(d.Held.Message)
-				}
+				return nil
+			})
+		for i := range page {
+			if err != nil {
+				break
 			}
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		for _, d := range page {
-			if err := yield(d); err != nil {
-				return err
+			d := &page[i]
+			if d.Claim, _, err = l.claim(d.Claim.ID); err == nil {
+				d.Held, err = l.message(d.Held.Message)
 			}
 		}
-		if len(page) < pageRows {
-			return nil
-		}
-		after = page[len(page)-1].ID
+		return page, err
 	}
+	return paged(ctx, l, "read deletions", 0, func(d Deletion) int64 { return d.ID }, read, yield)
 }
 
 // undo notes that deletions are undone: their messages are at the server again,

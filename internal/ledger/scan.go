@@ -11,6 +11,29 @@ import (
 // pageRows is how many rows are read while the ledger is held.
 const pageRows = 1024
 
+// paged yields rows in the order of their ids, those behind after. read is called with
+// the ledger held and appends at most pageRows of them to page; yield may use the ledger.
+func paged[T any](ctx context.Context, l *Ledger, what string, after int64, id func(T) int64, read func(after int64, page []T) ([]T, error), yield func(T) error) error {
+	for page := []T(nil); ; {
+		err := l.read(ctx, what, func() (err error) {
+			page, err = read(after, page[:0])
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for _, row := range page {
+			if err := yield(row); err != nil {
+				return err
+			}
+		}
+		if len(page) < pageRows {
+			return nil
+		}
+		after = id(page[len(page)-1])
+	}
+}
+
 const claimColumns = "id, uidvalidity, uid, message, size, flags, fetched, gone, gone_by"
 
 // Claims yields every claim of an account's mailbox, those that are gone too, in
@@ -32,31 +55,17 @@ func (l *Ledger) Claims(ctx context.Context, account, mailbox string, yield func
 	if err != nil {
 		return err
 	}
-	page := make([]mail.Claim, 0, pageRows)
-	for after := firstID(box); ; {
-		page = page[:0]
-		err := l.read(ctx, "read claims", func() error {
-			return l.db.query("SELECT "+claimColumns+" FROM claim WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
-				[]any{after, lastID(box), int64(pageRows)}, func(v []driver.Value) error {
-					c, err := l.scanClaim(v)
-					page = append(page, c)
-					return err
-				})
-		})
-		if err != nil {
-			return err
-		}
-		for _, c := range page {
-			c.Missing = missing[c.Message]
-			if err := yield(c); err != nil {
+	read := func(after int64, page []mail.Claim) ([]mail.Claim, error) {
+		err := l.db.query("SELECT "+claimColumns+" FROM claim WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
+			[]any{after, lastID(box), int64(pageRows)}, func(v []driver.Value) error {
+				c, err := l.scanClaim(v)
+				c.Missing = missing[c.Message]
+				page = append(page, c)
 				return err
-			}
-		}
-		if len(page) < pageRows {
-			return nil
-		}
-		after = page[len(page)-1].ID
+			})
+		return page, err
 	}
+	return paged(ctx, l, "read claims", firstID(box), func(c mail.Claim) int64 { return c.ID }, read, yield)
 }
 
 // boxOf returns the number of an account's mailbox, 0 if the ledger has none.
@@ -138,30 +147,16 @@ func (l *Ledger) messages(ctx context.Context, mailbox, where string, more []any
 	if err != nil || mb == 0 {
 		return err
 	}
-	var page []mail.Held // most of the time there are few
-	for after := firstID(mb); ; {
-		page = page[:0]
-		err := l.read(ctx, "read messages", func() error {
-			return l.db.query("SELECT "+messageColumns+" FROM message WHERE id > ?1 AND id <= ?2 AND place <> '"+dismissed+"'"+where+" ORDER BY id LIMIT ?3",
-				append([]any{after, lastID(mb), int64(pageRows)}, more...), func(v []driver.Value) error {
-					h, err := l.scanMessage(v, mailbox)
-					page = append(page, h)
-					return err
-				})
-		})
-		if err != nil {
-			return err
-		}
-		for _, h := range page {
-			if err := yield(h); err != nil {
+	read := func(after int64, page []mail.Held) ([]mail.Held, error) {
+		err := l.db.query("SELECT "+messageColumns+" FROM message WHERE id > ?1 AND id <= ?2 AND place <> '"+dismissed+"'"+where+" ORDER BY id LIMIT ?3",
+			append([]any{after, lastID(mb), int64(pageRows)}, more...), func(v []driver.Value) error {
+				h, err := l.scanMessage(v, mailbox)
+				page = append(page, h)
 				return err
-			}
-		}
-		if len(page) < pageRows {
-			return nil
-		}
-		after = page[len(page)-1].Message
+			})
+		return page, err
 	}
+	return paged(ctx, l, "read messages", firstID(mb), func(h mail.Held) int64 { return h.Message }, read, yield)
 }
 
 func (l *Ledger) scanMessage(v []driver.Value, mailbox string) (mail.Held, error) {

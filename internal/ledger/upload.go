@@ -116,32 +116,18 @@ func (l *Ledger) uploads(ctx context.Context, account, mailbox string, state int
 	if err != nil || box == 0 {
 		return err
 	}
-	page := make([]Upload, 0, pageRows)
-	for after := int64(0); ; {
-		page = page[:0]
-		err := l.read(ctx, "read uploads", func() error {
-			return l.db.query(`SELECT id, grp, message, digest, uidvalidity, uidnext, uid, altered, at FROM upload
-				WHERE box = ? AND state = ? AND id > ? ORDER BY id LIMIT ?`,
-				[]any{box, state, after, int64(pageRows)}, func(v []driver.Value) error {
-					page = append(page, Upload{
-						ID: integer(v[0]), Group: integer(v[1]), Message: integer(v[2]), Digest: digest(v[3]),
-						UIDValidity: uint32(integer(v[4])), UIDNext: uint32(integer(v[5])), UID: uidText(v[6]),
-						Altered: digest(v[7]), At: fromMillis(integer(v[8])),
-					})
-					return nil
+	read := func(after int64, page []Upload) ([]Upload, error) {
+		err := l.db.query(`SELECT id, grp, message, digest, uidvalidity, uidnext, uid, altered, at FROM upload
+			WHERE box = ? AND state = ? AND id > ? ORDER BY id LIMIT ?`,
+			[]any{box, state, after, int64(pageRows)}, func(v []driver.Value) error {
+				page = append(page, Upload{
+					ID: integer(v[0]), Group: integer(v[1]), Message: integer(v[2]), Digest: digest(v[3]),
+					UIDValidity: uint32(integer(v[4])), UIDNext: uint32(integer(v[5])), UID: uidText(v[6]),
+					Altered: digest(v[7]), At: fromMillis(integer(v[8])),
 				})
-		})
-		if err != nil {
-			return err
-		}
-		for _, u := range page {
-			if err := yield(u); err != nil {
-				return err
-			}
-		}
-		if len(page) < pageRows {
-			return nil
-		}
-		after = page[len(page)-1].ID
+				return nil
+			})
+		return page, err
 	}
+	return paged(ctx, l, "read uploads", 0, func(u Upload) int64 { return u.ID }, read, yield)
 }

@@ -3,18 +3,15 @@ package move
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -57,45 +54,16 @@ type pass struct {
 	Kill    int64  // at this step of the ledger; 0 for never
 }
 
-const childEnv = "MAILHAUL_MOVE_PASS"
-
 func TestMain(m *testing.M) {
-	if text := os.Getenv(childEnv); text != "" {
-		var p pass
-		err := json.Unmarshal([]byte(text), &p)
-		if err == nil {
-			err = p.run()
-		}
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
+	rig.Obey(pass.run)
 	os.Exit(m.Run())
 }
 
 // child runs the pass as a process of its own. killed tells that it was.
 func (p pass) child(t *testing.T) (killed bool) {
 	t.Helper()
-	text, err := json.Marshal(p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+string(text))
-	out, err := cmd.CombinedOutput()
-	st, _ := cmd.ProcessState.Sys().(syscall.WaitStatus)
-	switch {
-	case err == nil:
-		return false
-	case st.Signaled() && st.Signal() == syscall.SIGKILL && ctx.Err() == nil:
-		return true
-	}
-	t.Fatalf("%+v: %v\n%s", p, err, out)
-	return false
+	_, killed = rig.Child(t, p)
+	return killed
 }
 
 func at(port int) dial.Server {
