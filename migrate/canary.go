@@ -285,12 +285,9 @@ func (c *canary) settleKept(ctx context.Context, notify mail.Notify) error {
 		return diskError("list "+c.dir, err)
 	}
 	for _, e := range entries {
-		name, ok := strings.CutPrefix(e.Name(), keptPrefix)
-		if name, ok = strings.CutSuffix(name, keptSuffix); !ok {
-			continue
-		}
+		name := strings.TrimSuffix(strings.TrimPrefix(e.Name(), keptPrefix), keptSuffix)
 		digest, err := mail.ParseDigest(name)
-		if err != nil {
+		if err != nil || e.Name() != keptPrefix+name+keptSuffix {
 			continue
 		}
 		if c.has(ctx, digest) {
