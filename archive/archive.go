@@ -7,6 +7,7 @@ import (
 	"context"
 	"io"
 	"iter"
+	"time"
 
 	"mailhaul/mail"
 )
@@ -98,4 +99,14 @@ type Remover interface {
 	// Remove removes a message's file for good. It is for damaged messages only,
 	// once what is left of them was kept elsewhere.
 	Remove(ctx context.Context, rc mail.Receipt) error
+}
+
+// Strayer is an Archive that can tell its own messages from what other programs put
+// there, also those that the ledger lacks.
+type Strayer interface {
+	// Strays returns messages that an Append of any run made and that are at no place
+	// the ledger knows: the ledger is older than they are. They are durable. Where the
+	// mailbox has surely not been written to after since, nothing is looked for. It
+	// may be called at any time before the first Append to the mailbox.
+	Strays(ctx context.Context, mailbox string, since time.Time, known func(place string) bool) ([]mail.Receipt, error)
 }

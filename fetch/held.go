@@ -43,6 +43,11 @@ func newBook(ctx context.Context, r *run, mb mail.Mailbox, c *claims, unidentifi
 		run: r, claims: c, bySize: make(map[int64][]*copyOf), byDig: make(map[mail.Digest][]*copyOf),
 		byGone: make(map[int64][]*claim), byUID: make(map[string]*claim),
 	}
+	if l, ok := r.Archive.(Learner); ok && !r.DryRun {
+		if err := l.Learn(ctx, mb.Name); err != nil {
+			return nil, err
+		}
+	}
 	err := r.Ledger.Free(ctx, r.Source.Account(), mb.Name, func(h mail.Held) error {
 		b.add(h, "")
 		return nil

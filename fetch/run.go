@@ -15,7 +15,7 @@ import (
 )
 
 // Archive is what Run needs of an archive; package archive says what the methods
-// promise. It may also be a Flagger and a Reader.
+// promise. It may also be a Flagger, a Reader and a Learner.
 type Archive interface {
 	Append(ctx context.Context, in mail.Info, r mail.Octets) error
 	Commit(ctx context.Context) (mail.Group, error)
@@ -24,6 +24,13 @@ type Archive interface {
 // Flagger is an Archive that keeps flags where mail readers see them.
 type Flagger interface {
 	SetFlags(ctx context.Context, rc mail.Receipt, base, now mail.Flags) (mail.Receipt, error)
+}
+
+// Learner is an Archive that may hold messages of earlier runs that the ledger lacks.
+type Learner interface {
+	// Learn brings them on record. It is called before the ledger is asked what the
+	// archive holds of a mailbox.
+	Learn(ctx context.Context, mailbox string) error
 }
 
 // Ledger is what Run needs to know and to record. The callbacks of Claims, Free

@@ -66,6 +66,7 @@ type Archive struct {
 var (
 	_ archive.Archive = (*Archive)(nil)
 	_ archive.Flagger = (*Archive)(nil)
+	_ archive.Strayer = (*Archive)(nil)
 )
 
 // New opens an archive on fsys, which it does not close.

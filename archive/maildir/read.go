@@ -11,6 +11,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"time"
 
 	"mailhaul/archive"
 	"mailhaul/internal/durable"
@@ -216,7 +217,6 @@ func (a *Archive) Recover(ctx context.Context, mailbox string, anchor archive.An
 	if err := a.sweep(b); err != nil {
 		return archive.Found{}, err
 	}
-	type file struct{ sub, name string }
 	var unknown []file
 	anyKnown := false
 	err := a.each(ctx, b, func(sub, name string) (bool, error) {
@@ -231,18 +231,49 @@ func (a *Archive) Recover(ctx context.Context, mailbox string, anchor archive.An
 	if err != nil || len(unknown) == 0 || (anyKnown && !anchor.Open) {
 		return archive.Found{}, err
 	}
-	var found archive.Found
-	for _, u := range unknown {
-		rc, err := a.receipt(ctx, b, u.sub, u.name, true)
+	list, err := a.receiptsOf(ctx, b, unknown)
+	return archive.Found{Receipts: list}, err
+}
+
+// Strays implements archive.Strayer.
+func (a *Archive) Strays(ctx context.Context, mailbox string, since time.Time, known func(place string) bool) ([]mail.Receipt, error) {
+	b := a.box(mailbox)
+	if st, err := a.fsys.Lstat(b.dir + "/cur"); err == nil {
+		// Whoever restores a copy sets mtimes back, and nobody ctimes.
+		if at, ok := changeTime(st); ok && !at.Truncate(time.Millisecond).After(since) {
+			return nil, nil
+		}
+	}
+	var strays []file
+	err := a.each(ctx, b, func(sub, name string) (bool, error) {
+		stem, _, _ := splitInfo(name)
+		if _, sized := statedSize(stem); sized && isOwn(stem) && !known(b.cur(stem)) {
+			strays = append(strays, file{sub, name})
+		}
+		return true, nil
+	})
+	if err != nil || len(strays) == 0 {
+		return nil, err
+	}
+	return a.receiptsOf(ctx, b, strays)
+}
+
+// file is a file of a mailbox, in cur or new.
+type file struct{ sub, name string }
+
+// receiptsOf makes files durable and returns their receipts. Torn ones are left out.
+func (a *Archive) receiptsOf(ctx context.Context, b *box, files []file) (list []mail.Receipt, err error) {
+	for _, f := range files {
+		rc, err := a.receipt(ctx, b, f.sub, f.name, true)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errTorn) {
 			continue
 		}
 		if err != nil {
-			return archive.Found{}, err
+			return nil, err
 		}
-		found.Receipts = append(found.Receipts, rc)
+		list = append(list, rc)
 	}
-	return found, a.settle(b)
+	return list, a.settle(b)
 }
 
 // settle makes the entries of cur and new, and the way to them, durable.

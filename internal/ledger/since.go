@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"time"
 
 	"mailhaul/mail"
 )
@@ -24,4 +25,19 @@ func (l *Ledger) Newest(ctx context.Context, mailbox string) (id int64, err erro
 		return err
 	})
 	return id, err
+}
+
+// Latest returns when the message of a mailbox that was recorded last was recorded,
+// to the millisecond; the zero time if there is none.
+func (l *Ledger) Latest(ctx context.Context, mailbox string) (at time.Time, err error) {
+	err = l.read(ctx, "find latest message", func() error {
+		mb, err := l.db.int64("SELECT id FROM mailbox WHERE name = ?", mailbox)
+		if err != nil || mb == 0 {
+			return err
+		}
+		n, err := l.db.int64("SELECT archived FROM message WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1", firstID(mb), lastID(mb))
+		at = fromMillis(n)
+		return err
+	})
+	return at, err
 }

@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"mailhaul/archive"
 	"mailhaul/mail"
@@ -50,6 +51,32 @@ func (g guarded) Commit(ctx context.Context) (archive.Group, error) {
 		g.v.torn.Store(true)
 	}
 	return group, err
+}
+
+// Learn brings messages of a mailbox on record that an earlier run made and the ledger
+// lacks, since an older copy of it was put back. It does so once in a run, before the
+// first Append to the mailbox.
+func (g guarded) Learn(ctx context.Context, mailbox string) error {
+	s, ok := g.Archive.(archive.Strayer)
+	if _, again := g.v.learnt.LoadOrStore(mailbox, true); !ok || again || g.v.readOnly {
+		return nil
+	}
+	since, err := g.v.Ledger.Latest(ctx, mailbox)
+	if err != nil {
+		return err
+	}
+	places := &places{v: g.v, ctx: ctx, mailbox: mailbox}
+	strays, err := s.Strays(ctx, mailbox, since, places.known)
+	if err = errors.Join(err, places.err); err != nil || len(strays) == 0 {
+		return err
+	}
+	anchor, err := g.v.Ledger.Anchor(ctx, mailbox)
+	if err != nil {
+		return err
+	}
+	g.v.notify(mail.Event{Kind: mail.EventWarning, N: int64(len(strays)), Ref: mail.Ref{Mailbox: mailbox},
+		Err: fmt.Errorf("mailbox %s has %d messages that the ledger lacks, an older one it seems; they are on record again", mailbox, len(strays))})
+	return g.v.Ledger.Reanchor(context.WithoutCancel(ctx), mailbox, strays, false, anchor)
 }
 
 // Close is the vault's to call.

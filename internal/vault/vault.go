@@ -85,6 +85,8 @@ type Vault struct {
 	committed atomic.Int64 // receipts returned by Commit
 	torn      atomic.Bool  // a Commit failed
 	noting    sync.WaitGroup
+	learnt    sync.Map // mailboxes that Learn was called for
+	notify    mail.Notify
 	closed    bool
 }
 
@@ -115,6 +117,7 @@ func Open(ctx context.Context, dir string, o Options) (*Vault, error) {
 	if o.Notify == nil {
 		o.Notify = func(mail.Event) {}
 	}
+	v.notify = o.Notify
 	if err := v.open(ctx, o); err != nil {
 		return nil, errors.Join(err, v.release())
 	}
