@@ -51,13 +51,19 @@ func (e *Error) Error() string {
 	}
 	add(e.Ref.String())
 	add(e.Op)
-	if e.Err != nil {
+	if e.Err != nil && !(e.Server != "" && repeats(e.Err)) {
 		add(e.Err.Error())
 	}
 	if e.Server != "" {
 		add("server said: " + e.Server)
 	}
 	return b.String()
+}
+
+// repeats tells of a cause that is nothing but an answer of the server.
+func repeats(err error) bool {
+	_, ok := err.(interface{ Words() string })
+	return ok
 }
 
 func (e *Error) Unwrap() error { return e.Err }

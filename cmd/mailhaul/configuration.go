@@ -12,6 +12,7 @@ import (
 	"mailhaul/internal/auth"
 	"mailhaul/internal/config"
 	"mailhaul/internal/dial"
+	"mailhaul/internal/discover"
 	"mailhaul/internal/place"
 	"mailhaul/internal/ui"
 	"mailhaul/mail"
@@ -95,6 +96,9 @@ func sameDir(a, b string) bool {
 // noServer says that a place is neither a server nor the name of an account.
 func (a *app) noServer(typed string) error {
 	const hint = "write imaps://USER@HOST or pop3s://USER@HOST, or the name of an account"
+	if _, _, err := discover.SplitAddress(typed); err == nil && !strings.ContainsAny(typed, ":/") {
+		return usage("mailhaul setup "+typed+" finds its servers and makes an account of it; a server is written imaps://USER@HOST", "%s is a mail address, not a server", typed)
+	}
 	if config.CheckName(typed) != nil || strings.Contains(typed, "@") {
 		return usage(hint, "the source is no server")
 	}
@@ -108,7 +112,10 @@ func (a *app) noServer(typed string) error {
 	if near := place.Nearest(typed, f.Names()); near != "" {
 		return usage("did you mean "+near+"?", "there is no account %q", typed)
 	}
-	return usage("the accounts are "+strings.Join(f.Names(), ", "), "there is no account %q", typed)
+	if strings.Contains(typed, ".") {
+		return usage("a server is written imaps://USER@"+typed, "%q is neither a server nor an account", typed)
+	}
+	return usage("configured: "+strings.Join(f.Names(), ", "), "there is no account %q", typed)
 }
 
 // twins are flags that exclude each other: one that was typed replaces one of the

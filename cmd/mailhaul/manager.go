@@ -15,22 +15,22 @@ const standingEvery = 10 * time.Second
 
 // tellManager tells the service manager that waits for it (sd_notify(3)) that the
 // program has started, where its runs stand, that it is alive, and with the
-// function it returns that it ends.
-func (a *app) tellManager() (stop func()) {
+// function it returns that it ends, with which exit code.
+func (a *app) tellManager() (stop func(code int)) {
 	address := os.Getenv("NOTIFY_SOCKET")
 	watchdog, _ := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64)
 	for _, name := range []string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"} {
 		_ = os.Unsetenv(name) // not for the commands we run
 	}
 	if address == "" {
-		return func() {}
+		return func(int) {}
 	}
 	if rest, ok := strings.CutPrefix(address, "@"); ok { // of the abstract namespace
 		address = "\x00" + rest
 	}
 	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: address, Net: "unixgram"})
 	if err != nil {
-		return func() {} // nobody waits after all
+		return func(int) {} // nobody waits after all
 	}
 	send := func(state string) { _, _ = io.WriteString(conn, state) }
 	send("READY=1\nSTATUS=started")
@@ -52,10 +52,10 @@ func (a *app) tellManager() (stop func()) {
 			}
 		}
 	})
-	return func() {
+	return func(code int) {
 		close(done)
 		wg.Wait()
-		send("STOPPING=1\nSTATUS=ended with exit code " + strconv.Itoa(int(a.exit.Load())))
+		send("STOPPING=1\nSTATUS=ended with exit code " + strconv.Itoa(code))
 		_ = conn.Close()
 	}
 }

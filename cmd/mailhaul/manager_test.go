@@ -29,6 +29,10 @@ func TestTellManager(t *testing.T) {
 	if code := run([]string{"version"}, nil, &out, &out); code != 0 {
 		t.Fatalf("%d: %s", code, out.String())
 	}
+	t.Setenv("NOTIFY_SOCKET", path)
+	if code := run([]string{"bakup"}, nil, &out, &out); code != exitUsage {
+		t.Fatalf("%d: %s", code, out.String())
+	}
 	a := &app{shared: &shared{}}
 	t.Setenv("NOTIFY_SOCKET", path)
 	t.Setenv("WATCHDOG_USEC", "20000")
@@ -45,12 +49,12 @@ func TestTellManager(t *testing.T) {
 		}
 		return string(b[:n])
 	}
-	for _, want := range []string{"READY=1\n", "STOPPING=1\nSTATUS=ended with exit code 0", "READY=1\n", "WATCHDOG=1\nSTATUS=nothing is being"} {
+	for _, want := range []string{"READY=1\n", "STOPPING=1\nSTATUS=ended with exit code 0", "READY=1\n", "STOPPING=1\nSTATUS=ended with exit code 64", "READY=1\n", "WATCHDOG=1\nSTATUS=nothing is being"} {
 		if got := next(); !strings.HasPrefix(got, want) {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
-	stop()
+	stop(0)
 	for got := next(); !strings.HasPrefix(got, "STOPPING=1"); got = next() {
 		if !strings.HasPrefix(got, "WATCHDOG=1") {
 			t.Errorf("%q", got)

@@ -65,7 +65,7 @@ func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
 	a.ui = a.newUI()
 	ctx, stop := a.watchSignals(context.Background())
 	defer stop()
-	defer a.tellManager()()
+	end := a.tellManager()
 	root := newRoot(a)
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -84,6 +84,7 @@ func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
 	code := a.code(ctx, err)
 	a.ui.End(strings.TrimPrefix(cmd.CommandPath(), root.Name()+" "), time.Since(began), code)
 	a.deliver()
+	end(code)
 	return code
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -175,7 +174,11 @@ func (a *app) install(ctx context.Context, ac *config.Account, when schedule.Whe
 		a.warnOfSecret(ac)
 		return a.showSchedule(ctx, a.ui.Done, ac.Name, o)
 	}
-	return &mail.Error{Kind: mail.KindLacking, Err: fmt.Errorf("nothing here runs programs by the clock: %w", errors.Join(why...)),
+	texts := make([]string, len(why))
+	for i, err := range why {
+		texts[i] = err.Error()
+	}
+	return &mail.Error{Kind: mail.KindLacking, Err: fmt.Errorf("nothing here runs programs by the clock: %s", strings.Join(texts, "; ")),
 		Hint: "docs/schedule.md shows how to do it by hand; the command is: " + strings.Join(job.Argv, " ")}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -119,7 +120,13 @@ func (a *app) setup(cmd *cobra.Command, address string, o setupFlags) (err error
 		return &mail.Error{Err: errors.New("there is no terminal to ask on"), Hint: "add --yes, and --password-command, --password-file or MAILHAUL_PASSWORD"}
 	}
 	file, err := a.configuration()
+	if errors.Is(err, fs.ErrNotExist) { // the one of --config, which this makes
+		file, err = &config.File{Path: absolute(a.flags.config)}, nil
+	}
 	if err != nil {
+		return err
+	}
+	if err := notTaken(o.name, file); err != nil {
 		return err
 	}
 	if err := s.find(ctx); err != nil {
@@ -135,9 +142,7 @@ func (a *app) setup(cmd *cobra.Command, address string, o setupFlags) (err error
 	}
 	if o.dryRun {
 		a.ui.Done("The account %s would be in %s, its mail in %s.", name, file.Path, archive)
-		return nil
-	}
-	if err := s.store(ctx, file.Path, name, archive, chosen); err != nil {
+	} else if err := s.store(ctx, file.Path, name, archive, chosen); err != nil {
 		return err
 	}
 	a.ui.Object(struct {
@@ -147,8 +152,12 @@ func (a *app) setup(cmd *cobra.Command, address string, o setupFlags) (err error
 		Source  string `json:"source"`
 		Archive string `json:"archive"`
 		Found   string `json:"found"`
+		DryRun  bool   `json:"dry_run,omitempty"`
 		Exit    int    `json:"exit"`
-	}{"summary", "setup", name, chosen.key(), archive, s.found.By, exitDone})
+	}{"summary", "setup", name, chosen.key(), archive, s.found.By, o.dryRun, exitDone})
+	if o.dryRun {
+		return nil
+	}
 	return s.goOn(ctx, cmd.Root(), name, chosen)
 }
 
@@ -186,8 +195,8 @@ func (s *setting) choose(ctx context.Context, file *config.File) (name, archive 
 			}
 		}
 	}
-	if file.Account(name) != nil {
-		return "", "", usage("choose another --name, or mailhaul account remove "+name, "there is an account %q already", name)
+	if err := notTaken(name, file); err != nil {
+		return "", "", err
 	}
 	archive = s.o.archive
 	if archive == "" {
@@ -215,6 +224,14 @@ func (s *setting) choose(ctx context.Context, file *config.File) (name, archive 
 		return name, format + ":" + rooted(dir), nil
 	}
 	return name, rooted(archive), nil
+}
+
+// notTaken tells whether a name is free for an account.
+func notTaken(name string, file *config.File) error {
+	if file.Account(name) == nil {
+		return nil
+	}
+	return usage("choose another --name, or mailhaul account remove "+name, "there is an account %q already", name)
 }
 
 func rooted(dir string) string {

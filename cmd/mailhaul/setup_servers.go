@@ -22,7 +22,11 @@ func (s *setting) find(ctx context.Context) error {
 	if len(s.o.servers) > 0 {
 		s.found, err = s.given()
 	} else {
-		finder := discover.Finder{DNS: net.DefaultResolver, HTTP: discover.HTTPClient(), Autoconfig: s.o.autoconfig, Probe: func(ctx context.Context, p place.Server) error {
+		web, webErr := discover.HTTPClient(s.a.flags.caFile)
+		if webErr != nil {
+			return webErr
+		}
+		finder := discover.Finder{DNS: net.DefaultResolver, HTTP: web, Autoconfig: s.o.autoconfig, Probe: func(ctx context.Context, p place.Server) error {
 			return discover.Reach(ctx, s.server(p))
 		}}
 		if s.o.nameServer != "" {

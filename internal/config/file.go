@@ -122,7 +122,11 @@ func Load(path string, check Check) (*File, error) {
 		if path == "" && errors.Is(err, fs.ErrNotExist) {
 			return f, nil
 		}
-		return nil, &mail.Error{Kind: mail.KindConfig, Op: "read the configuration", Err: err}
+		e := &mail.Error{Kind: mail.KindConfig, Op: "read the configuration", Err: err}
+		if errors.Is(err, fs.ErrNotExist) {
+			e.Hint = "check the path after --config; mailhaul setup ADDRESS --config FILE makes one"
+		}
+		return nil, e
 	}
 	f.Exists = true
 	if err := f.parse(text, check); err != nil {

@@ -163,10 +163,10 @@ func TestLoadErrors(t *testing.T) {
 	}
 	const server = "[account.a]\nserver=\"imaps://a@h\"\n"
 	for _, tt := range []struct{ text, err, hint string }{
-		{"\n\nfoo = 1", `line 3: unknown key "foo" in the top of the file`, "known here are account"},
+		{"\n\nfoo = 1", `line 3: unknown key "foo" at the top of the file`, "known here are account"},
 		{"metric = 1", `line 1: unknown key "metric"`, "did you mean metrics?"},
 		{"archive = 1", `line 1: unknown key "archive"`, "it belongs below a line [account.NAME]"},
-		{"[accounts.a]", `unknown key "accounts"`, "did you mean account?"},
+		{"\n[accounts.a]", `line 2: unknown key "accounts"`, "did you mean account?"},
 		{"account = 1", "line 1: account wants keys of its own", "write [account]"},
 		{"[account]\nhome = 1", "line 2: home wants keys", "[account.home]"},
 		{"[account.a]", `line 1: the account "a" has no server`, "server = "},

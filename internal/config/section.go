@@ -65,13 +65,25 @@ var errNowhere = errors.New("here")
 
 func (nowhere) UnmarshalTOML(any) error { return errNowhere }
 
-// line returns where a key stands; 0 if that is not known.
+// line returns where a key stands; 0 if that is not known. A table that is there
+// only because one below it is, as account of [account.home], stands where that one
+// does.
 func (r *reader) line(p toml.Primitive) int {
 	var pe toml.ParseError
-	if errors.As(r.md.PrimitiveDecode(p, &nowhere{}), &pe) {
+	if errors.As(r.md.PrimitiveDecode(p, &nowhere{}), &pe) && pe.Position.Line > 0 {
 		return pe.Position.Line
 	}
-	return 0
+	var below map[string]toml.Primitive
+	if r.md.PrimitiveDecode(p, &below) != nil {
+		return 0
+	}
+	first := 0
+	for _, sub := range below {
+		if line := r.line(sub); line > 0 && (first == 0 || line < first) {
+			first = line
+		}
+	}
+	return first
 }
 
 // take returns a key of the section if it is there.
@@ -176,9 +188,9 @@ func (s *section) end() {
 		if slices.Contains(s.known, key) {
 			continue
 		}
-		where, hint := s.title, ""
-		if where == "" {
-			where = "the top of the file"
+		where, hint := "in "+s.title, ""
+		if s.title == "" {
+			where = "at the top of the file"
 		}
 		if near := place.Nearest(key, s.known); near != "" {
 			hint = "did you mean " + near + "?"
@@ -189,7 +201,7 @@ func (s *section) end() {
 			slices.Sort(s.known)
 			hint = "known here are " + join(s.known)
 		}
-		s.r.fail(s.r.line(p), hint, "unknown key %q in %s", key, where)
+		s.r.fail(s.r.line(p), hint, "unknown key %q %s", key, where)
 	}
 }
 

@@ -186,19 +186,36 @@ func clientCertificate(certFile, keyFile string) (*tls.Certificate, error) {
 	return &pair, nil
 }
 
-func rootsOf(file string) (*x509.CertPool, error) {
-	fail := func(err error) error {
-		return &mail.Error{Kind: mail.KindUsage, Op: "read CA file " + file, Err: err, Hint: "--ca-file takes PEM certificates"}
+// Roots returns the authorities of the system and those of a PEM file, for servers
+// other than those of mail; nil, which is the system's alone, for no file.
+func Roots(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
 	}
-	pem, err := os.ReadFile(file)
+	pool, err := x509.SystemCertPool()
 	if err != nil {
-		return nil, fail(err)
+		pool = x509.NewCertPool()
 	}
+	return pool, addRoots(pool, file)
+}
+
+func rootsOf(file string) (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fail(errors.New("no certificate in it"))
+	if err := addRoots(pool, file); err != nil {
+		return nil, err
 	}
 	return pool, nil
+}
+
+func addRoots(pool *x509.CertPool, file string) error {
+	pem, err := os.ReadFile(file)
+	if err == nil && !pool.AppendCertsFromPEM(pem) {
+		err = errors.New("no certificate in it")
+	}
+	if err != nil {
+		return &mail.Error{Kind: mail.KindUsage, Op: "read CA file " + file, Err: err, Hint: "--ca-file takes PEM certificates"}
+	}
+	return nil
 }
 
 // trustError turns a failed handshake into what a person can act on.

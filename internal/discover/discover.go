@@ -5,6 +5,7 @@ package discover
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -321,18 +322,26 @@ func Reach(ctx context.Context, s dial.Server) error {
 	return c.Close()
 }
 
-// HTTPClient fetches autoconfiguration files; a redirect leads to https only.
-func HTTPClient() *http.Client {
+// HTTPClient fetches autoconfiguration files; a redirect leads to https only. It
+// trusts the authorities in the PEM file caFile, too; "" is none.
+func HTTPClient(caFile string) (*http.Client, error) {
+	roots, err := dial.Roots(caFile)
+	if err != nil {
+		return nil, err
+	}
 	return &http.Client{
-		Timeout:   step,
-		Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: step, DisableKeepAlives: true},
+		Timeout: step,
+		Transport: &http.Transport{
+			Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
+			TLSHandshakeTimeout: step, DisableKeepAlives: true,
+		},
 		CheckRedirect: func(r *http.Request, via []*http.Request) error {
 			if len(via) > 4 || r.URL.Scheme != "https" {
 				return http.ErrUseLastResponse
 			}
 			return nil
 		},
-	}
+	}, nil
 }
 
 // NameServer returns a resolver that asks one server, HOST:PORT, and no other.

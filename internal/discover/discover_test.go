@@ -2,10 +2,14 @@ package discover
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -209,4 +213,30 @@ y</username></incomingServer></emailProvider></clientConfig>`))
 			}
 		}
 	})
+}
+
+// A company's own authority vouches for its autoconfiguration, too.
+func TestHTTPClientTrustsTheFile(t *testing.T) {
+	srv := httptest.NewTLSServer(http.NotFoundHandler())
+	defer srv.Close()
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for file, trusted := range map[string]bool{ca: true, "": false} {
+		c, err := HTTPClient(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := c.Get(srv.URL)
+		if (err == nil) != trusted {
+			t.Errorf("%q: %v", file, err)
+		}
+		if err == nil {
+			r.Body.Close()
+		}
+	}
+	if _, err := HTTPClient(filepath.Join(t.TempDir(), "none")); mail.KindOf(err) != mail.KindUsage {
+		t.Error(err)
+	}
 }

@@ -128,7 +128,7 @@ mailhaul backup on box, begun 2026-11-23 03:15 UTC, exit code 77.
 The last good run began 2026-11-21 03:15 UTC; 1 went wrong since.
 
 home: the week since 2026-11-21: 2 runs, 1 of them went wrong.
-archived 5, deleted 0, failed 0, suspicious 0, octets 1000.
+archived 5, deleted 0, failed 0, suspicious 0; 1.0 kB in all.
 The last good backup began 2026-11-21 03:15 UTC.
 
 -- 

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"mailhaul/internal/ui"
 )
 
 // Notice is one thing to be told.
@@ -71,12 +73,16 @@ func (n Notice) text(host string) string {
 
 func (n Notice) week() string {
 	w := n.State.Week
-	text := fmt.Sprintf("%s: the week since %s: %d runs, %d of them went wrong.\n", n.Run.Account, w.Since.Local().Format(time.DateOnly), w.Runs, w.Wrong)
-	var counts []string
-	for _, key := range []string{"archived", "deleted", "failed", "suspicious", "octets"} {
-		counts = append(counts, fmt.Sprintf("%s %d", key, w.Counts[key]))
+	wrong := "all went well"
+	if w.Wrong > 0 {
+		wrong = fmt.Sprintf("%d of them went wrong", w.Wrong)
 	}
-	text += strings.Join(counts, ", ") + "."
+	text := fmt.Sprintf("%s: the week since %s: %s, %s.\n", n.Run.Account, w.Since.Local().Format(time.DateOnly), ui.Plural(int64(w.Runs), "run"), wrong)
+	var counts []string
+	for _, key := range []string{"archived", "deleted", "failed", "suspicious"} {
+		counts = append(counts, key+" "+ui.Count(w.Counts[key]))
+	}
+	text += strings.Join(counts, ", ") + "; " + ui.Octets(w.Counts["octets"]) + " in all."
 	if len(n.State.Good) > 0 {
 		var commands []string
 		for c := range n.State.Good {

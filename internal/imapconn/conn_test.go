@@ -224,6 +224,9 @@ func TestLoginRefused(t *testing.T) {
 			if err == nil || strings.Contains(err.Error(), "cr\\et") {
 				t.Errorf("password in %v", err)
 			}
+			if full := strings.Contains(mail.HintOf(err), "more connections"); full != strings.Contains(answer, "Too many") {
+				t.Errorf("hint %q", mail.HintOf(err))
+			}
 		})
 	}
 }

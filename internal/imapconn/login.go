@@ -221,10 +221,10 @@ const OpLogin = "log in"
 func (c *Conn) loginRefused(res Result, l auth.Login) error {
 	kind, hint := res.Kind(), l.Hint
 	switch {
-	case res.Busy():
+	case auth.ConnectionLimit(strings.ToLower(res.Text)):
 		kind, hint = mail.KindTemporary, "the server does not want more connections now; try again later"
-	case kind == mail.KindTemporary:
-		hint = "try again later"
+	case res.Busy() || kind == mail.KindTemporary:
+		kind, hint = mail.KindTemporary, "the server has trouble of its own, or wants a pause: run the same command again later"
 	case kind == mail.KindLacking:
 		hint = "the server wants a secured connection or another way to log in"
 	default:

@@ -60,7 +60,7 @@ var layers = map[string][]string{
 	"internal/discover":  {"mail", "internal/dial", "internal/place", "internal/providers"},
 	"internal/ui":        {"mail"},
 	"internal/demo":      {"mail"},
-	"internal/history":   {"mail", "internal/durable"},
+	"internal/history":   {"mail", "internal/durable", "internal/ui"},
 	"internal/metrics":   {"mail", "internal/history"},
 	"internal/notify":    {"mail", "internal/auth", "internal/dial", "internal/place", "internal/history"},
 }

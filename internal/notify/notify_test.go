@@ -121,7 +121,7 @@ func TestMailRefused(t *testing.T) {
 		kind   mail.Kind
 		err    string
 	}{
-		"no STARTTLS":     {server: &testserver.SMTP{NoTLS: true}, kind: mail.KindTemporary, err: "STARTTLS"},
+		"no STARTTLS":     {server: &testserver.SMTP{NoTLS: true}, kind: mail.KindTemporary, err: "the server offers no STARTTLS"},
 		"other host":      {leaf: testserver.Leaf{Hosts: []string{"other.example"}}, kind: mail.KindAuth, err: "certificate"},
 		"self-signed":     {server: &testserver.SMTP{Implicit: true}, leaf: testserver.Leaf{SelfSigned: true}, kind: mail.KindAuth, err: "certificate"},
 		"wrong password":  {c: auth.Credentials{User: "ada@example.org", Password: "battery staple"}, kind: mail.KindTemporary, err: "535"},

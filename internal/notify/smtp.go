@@ -119,9 +119,13 @@ func compose(e Envelope, m history.Message) (*gomail.Msg, error) {
 }
 
 func (e Envelope) failed(kind mail.Kind, err error, c auth.Credentials) error {
+	text := c.Redact(err.Error())
+	if strings.Contains(text, "does not support STARTTLS") {
+		text = "the server offers no STARTTLS, and without it nothing is sent"
+	}
 	return &mail.Error{
-		Kind: kind, Op: fmt.Sprintf("mail the report by %s", e.Server.Host), Err: errors.New(c.Redact(err.Error())),
-		Hint: "the report was not delivered; it is tried again with the next run",
+		Kind: kind, Op: fmt.Sprintf("mail the report by %s", e.Server.Host), Err: errors.New(text),
+		Hint: "the report was not delivered and is tried again with the next run; server and password of reports stand below [notify]",
 	}
 }
 

@@ -14,8 +14,10 @@ type Cron struct{}
 
 // Available tells whether there is a crontab.
 func (Cron) Available(context.Context) error {
-	_, err := exec.LookPath("crontab")
-	return err
+	if _, err := exec.LookPath("crontab"); err != nil {
+		return errors.New("there is no crontab")
+	}
+	return nil
 }
 
 // Lines returns the lines of a job: one for the times, and one for a machine that

@@ -1,11 +1,13 @@
 package schedule
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -46,7 +48,15 @@ func (s Systemd) Available(ctx context.Context) error {
 	if s.Dir == "" {
 		return errors.New("there is no home directory")
 	}
-	return s.control(ctx, "show", "--property=Version")
+	err := s.control(ctx, "show", "--property=Version")
+	var tool *toolError
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		return errors.New("there is no systemd")
+	case errors.As(err, &tool):
+		return fmt.Errorf("systemd cannot be reached (%s)", cmp.Or(tool.said, tool.err.Error()))
+	}
+	return err
 }
 
 // unitName is the name of an account's units without their ending.
