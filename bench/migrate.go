@@ -65,7 +65,8 @@ func migrateMain(args []string) (err error) {
 	if m.tools, err = build(m.work, *binary); err != nil {
 		return err
 	}
-	if m.s, err = dovecot.Run("", dovecot.Options{MailLocation: dovecot.MDBox}); err != nil {
+	// It syncs what it has taken, as Dovecot does unless told otherwise.
+	if m.s, err = dovecot.Run("", dovecot.Options{MailLocation: dovecot.MDBox, Extra: "mail_fsync = optimized\n"}); err != nil {
 		return err
 	}
 	defer func() { m.s.Stop(); err = errors.Join(err, os.RemoveAll(m.s.Dir)) }()
