@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"io"
 	"slices"
-	"sync"
 
 	"mailhaul/compare"
 	"mailhaul/fetch"
@@ -123,77 +121,4 @@ var errEnough = errors.New("enough")
 func claimed(ctx context.Context, v *vault.Vault, account, mailbox string) bool {
 	err := v.Ledger.Claims(ctx, account, mailbox, func(mail.Claim) error { return errEnough })
 	return errors.Is(err, errEnough)
-}
-
-// located is told where the server has a message of the archive.
-func (m *mender) located(left, right mail.Ref, d mail.Digest) {
-	if !m.o.repair || len(m.damaged) == 0 || right.UID == "" {
-		return
-	}
-	id, ok := ledgerID(left.UID)
-	f, damaged := m.damaged[id]
-	if !ok || !damaged || f.Held.Receipt.Digest != d {
-		return
-	}
-	if m.at == nil {
-		m.at = make(map[string]map[string]int64)
-	}
-	if m.at[right.Mailbox] == nil {
-		m.at[right.Mailbox] = make(map[string]int64)
-	}
-	m.at[right.Mailbox][right.UID] = id
-}
-
-// fetchAgain fetches what is damaged in the archive and was found at the server.
-func (m *mender) fetchAgain(ctx context.Context, src fetch.Source, boxes []mail.Mailbox) error {
-	for _, mb := range boxes {
-		at := m.at[mb.Name]
-		if len(at) == 0 {
-			continue
-		}
-		wants := make([]mail.Want, 0, len(at))
-		for uid, id := range at {
-			wants = append(wants, mail.Want{UID: uid, Size: m.damaged[id].Held.Receipt.Wire})
-		}
-		var mu sync.Mutex
-		err := src.Fetch(ctx, mb, wants, func(in mail.Info, r io.Reader, err error) error {
-			mu.Lock()
-			defer mu.Unlock()
-			id, asked := at[in.Ref.UID]
-			f, damaged := m.damaged[id]
-			if err != nil || !asked || !damaged {
-				return nil // it stays damaged, and was told
-			}
-			reader := &watched{Reader: r}
-			err = m.v.Mend(ctx, f.Held, mail.NewCanonical(reader, nil))
-			switch {
-			case reader.err != nil || errors.Is(err, mail.ErrAltered): // not received whole, or another one
-				return nil
-			case err != nil:
-				return err
-			}
-			delete(m.damaged, id)
-			m.repaired++
-			m.a.ui.Note("%s: message of %s, SHA-256 %.12s: fetched again", mb.Name, f.Held.Receipt.Info.InternalDate.UTC().Format("2006-01-02 15:04"), f.Held.Receipt.Digest)
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// watched remembers what reading said.
-type watched struct {
-	io.Reader
-	err error
-}
-
-func (w *watched) Read(p []byte) (int, error) {
-	n, err := w.Reader.Read(p)
-	if err != nil && err != io.EOF {
-		w.err = err
-	}
-	return n, err
 }

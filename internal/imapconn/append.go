@@ -2,7 +2,6 @@ package imapconn
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,89 +16,6 @@ import (
 // literalMinus is the longest literal that LITERAL- lets go without waiting
 // (RFC 7888 section 5).
 const literalMinus = 4096
-
-// Box is a mailbox selected for writing.
-type Box struct {
-	UIDValidity uint32
-	UIDNext     uint32 // 0 where the server does not say
-	Exists      int64
-	Permanent   mail.Flags // what can be stored for good; without meaning if All
-	AnyKeyword  bool       // new keywords can be made (`\*`)
-	All         bool       // the server does not say what can be stored: everything (RFC 9051 section 7.1)
-	ReadOnly    bool
-}
-
-// Select selects a mailbox, named as the server does, for reading and writing.
-// Commands in then are sent behind it without waiting, as with Examine. A refusal
-// is a *Refused.
-func (c *Conn) Select(ctx context.Context, raw string, then ...string) (Box, []string, error) {
-	defer c.Bind(ctx)()
-	name, ok := commandString(raw, c.literalPlus())
-	if !ok {
-		return Box{}, nil, unsendable(raw)
-	}
-	if err := c.settle(); err != nil {
-		return Box{}, nil, err
-	}
-	c.sel = Selected{Raw: raw, Exists: -1}
-	box := Box{All: true}
-	before := c.scan.consumed
-	c.scan.consumed = func() {
-		if before != nil {
-			before()
-		}
-		box.flags(c.scan.line)
-	}
-	defer func() { c.scan.consumed = before }()
-	tag, err := c.Send("SELECT " + name)
-	if err != nil {
-		return Box{}, nil, err
-	}
-	var tags []string
-	for _, cmd := range then {
-		t, err := c.Send(cmd)
-		if err != nil {
-			return Box{}, nil, err
-		}
-		tags = append(tags, t)
-	}
-	got, res, err := c.Next(nil)
-	if err == nil && got != tag {
-		err = c.broke(broken("answers to pipelined commands out of order"))
-	}
-	if err != nil {
-		return Box{}, nil, err
-	}
-	if !res.OK() {
-		c.sel = Selected{}
-		for range tags {
-			if _, _, err := c.Next(nil); err != nil {
-				return Box{}, nil, err
-			}
-		}
-		return Box{}, nil, res.Err()
-	}
-	box.UIDValidity, box.UIDNext, box.Exists = c.sel.UIDValidity, c.sel.UIDNext, max(c.sel.Exists, 0)
-	box.ReadOnly = res.Code == "READ-ONLY"
-	return box, tags, nil
-}
-
-// flags looks for PERMANENTFLAGS in a line.
-func (b *Box) flags(line []byte) {
-	rest, ok := bytes.CutPrefix(line, []byte("* "))
-	if !ok || !bytes.Contains(rest, []byte("PERMANENTFLAGS")) {
-		return
-	}
-	r, ok := parseResult(rest)
-	if !ok || r.Code != "PERMANENTFLAGS" {
-		return
-	}
-	list := strings.Fields(strings.Trim(r.Arg, "() "))
-	b.All, b.Permanent, b.AnyKeyword = false, mail.NewFlags(list...), false
-	for _, f := range list {
-		b.AnyKeyword = b.AnyKeyword || f == `\*`
-	}
-}
 
 // Message is one message to be appended.
 type Message struct {

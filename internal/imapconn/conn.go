@@ -12,7 +12,6 @@ import (
 	"errors"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -99,17 +98,6 @@ type tagged struct {
 	res Result
 }
 
-// Selected is the state of the mailbox that is selected.
-type Selected struct {
-	Raw           string
-	Exists        int64 // messages, kept up to date
-	UIDValidity   uint32
-	UIDNext       uint32
-	HighestModSeq uint64
-	Expunged      int64 // messages that went since
-	NoUIDs        bool  // UIDNOTSTICKY: UIDs do not last (RFC 4315)
-}
-
 // Handler takes what raw commands bring. Every function may be nil.
 type Handler struct {
 	Fetch  FetchHandler
@@ -190,86 +178,6 @@ func (c *Conn) Close() error {
 		_ = c.client.Close() // waits for its goroutine, which the lines above have freed
 	})
 	return nil
-}
-
-// Selected returns the state of the selected mailbox.
-func (c *Conn) Selected() Selected { return c.sel }
-
-// Examine selects a mailbox, named as the server does, for reading only. Commands
-// in then are sent behind it without waiting; they are to be read with Next. If the
-// mailbox cannot be selected, their answers are dropped.
-func (c *Conn) Examine(ctx context.Context, raw string, then ...string) (Selected, []string, error) {
-	defer c.Bind(ctx)()
-	if err := c.settle(); err != nil {
-		return Selected{}, nil, err
-	}
-	c.sel, c.last, c.junk = Selected{Raw: raw, Exists: -1}, Result{}, 0
-	wait, err := c.examine(raw)
-	if err != nil {
-		return Selected{}, nil, err
-	}
-	var tags []string
-	for _, cmd := range then {
-		tag, err := c.Send(cmd)
-		if err != nil {
-			return Selected{}, nil, err
-		}
-		tags = append(tags, tag)
-	}
-	res, err := wait()
-	if err != nil {
-		return Selected{}, nil, err
-	}
-	if res.OK() {
-		return c.sel, tags, nil
-	}
-	c.sel = Selected{}
-	for range tags {
-		if _, _, err := c.Next(nil); err != nil {
-			return Selected{}, nil, err
-		}
-	}
-	return Selected{}, nil, res.Err()
-}
-
-// examine sends the command. Names the library cannot spell go raw.
-func (c *Conn) examine(raw string) (wait func() (Result, error), err error) {
-	// Courier forgets the UIDVALIDITY it makes for an EXAMINE; SELECT changes
-	// nothing either, as long as nothing is stored.
-	readOnly := !strings.Contains(c.greeted, "Courier")
-	name, ok := decodeUTF7(raw)
-	if ok && !strings.ContainsAny(name, "\r\n\x00") {
-		cmd := c.client.Select(name, &imap.SelectOptions{ReadOnly: readOnly})
-		return func() (Result, error) {
-			err := c.letLibrary(func() error {
-				_, err := cmd.Wait()
-				return err
-			})
-			if err = ignoreRefusal(err); err != nil {
-				return Result{}, c.fail("select mailbox", err)
-			}
-			return c.last, nil
-		}, nil
-	}
-	spelled, ok := commandString(raw, c.literalPlus())
-	if !ok {
-		return nil, unsendable(raw)
-	}
-	verb := "EXAMINE "
-	if !readOnly {
-		verb = "SELECT "
-	}
-	tag, err := c.Send(verb + spelled)
-	if err != nil {
-		return nil, err
-	}
-	return func() (Result, error) {
-		got, res, err := c.Next(nil)
-		if err == nil && got != tag {
-			err = c.broke(broken("answers to pipelined commands out of order"))
-		}
-		return res, err
-	}, nil
 }
 
 func (c *Conn) literalPlus() bool { return c.Has("LITERAL+") || c.Has("LITERAL-") }
@@ -405,6 +313,7 @@ func (c *Conn) withRef(err error) error {
 type handlerError struct{ err error }
 
 func (e *handlerError) Error() string { return e.err.Error() }
+
 func (e *handlerError) Unwrap() error { return e.err }
 
 func handled(err error) error {
