@@ -192,7 +192,7 @@ func (d *doctor) quota(ctx context.Context) {
 		if used*100 >= limit*90 {
 			level = Warning
 		}
-		d.say("quota", level, "%d%% of the quota are used", used*100/limit)
+		d.say("quota", level, "%d%% of the quota is used", used*100/limit)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -79,7 +80,7 @@ func (a *app) accountList() error {
 	}
 	for _, ac := range f.Accounts {
 		s := a.history(ac.Name)
-		a.ui.Result("%-*s  %-*s  %s  %s", names, ac.Name, servers, ac.Server, archiveText(ac), lastText(s, "backup"))
+		a.ui.Field(names+1, ac.Name, "%-*s  %s  %s", servers, ac.Server, archiveText(ac), lastText(s, "backup"))
 		a.ui.Object(a.accountObject(ac, s))
 	}
 	return nil
@@ -98,9 +99,21 @@ func archiveText(ac *config.Account) string {
 	case ac.Archive.Dir == "":
 		return "no archive"
 	case ac.Archive.Format != "":
-		return ac.Archive.Format + ":" + ac.Archive.Dir
+		return ac.Archive.Format + ":" + belowHome(ac.Archive.Dir)
 	}
-	return ac.Archive.Dir
+	return belowHome(ac.Archive.Dir)
+}
+
+// belowHome writes a path as a person would, with ~/ for the home.
+func belowHome(path string) string {
+	home, err := os.UserHomeDir()
+	if err != nil || home == "/" {
+		return path
+	}
+	if rest, ok := strings.CutPrefix(path, strings.TrimSuffix(home, "/")+"/"); ok {
+		return "~/" + rest
+	}
+	return path
 }
 
 // lastText says how the last run of a verb ended.
@@ -155,7 +168,7 @@ func (a *app) accountShow(name string) error {
 	a.ui.Object(a.accountObject(ac, s))
 	row := func(what, text string) {
 		if text != "" {
-			a.ui.Result("%-16s %s", what, text)
+			a.ui.Field(16, what, "%s", text)
 		}
 	}
 	row("account", ac.Name)

@@ -77,7 +77,7 @@ stop when reached. mailhaul undo puts back what was deleted.`,
 			o.free, err = parseSize(v)
 			return err
 		})
-		f.Func("until-quota", "stop when at most `P%` of the quota are used, oldest first", func(v string) (err error) {
+		f.Func("until-quota", "stop when at most `P%` of the quota is used, oldest first", func(v string) (err error) {
 			o.untilQuota, err = parsePercent(v)
 			return err
 		})

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 
 	"mailhaul/doctor"
 	"mailhaul/internal/ui"
+	"mailhaul/mail"
 )
 
 type doctorFlags struct {
@@ -87,12 +90,10 @@ func (a *app) doctor(ctx context.Context, typed string, o doctorFlags) (err erro
 func (a *app) showReport(r *doctor.Report, took time.Duration) {
 	a.reportObjects(r, took)
 	f := r.Facts
-	line := func(name, format string, args ...any) {
-		a.ui.Result("%s %s", ui.Pad(name, 13), fmt.Sprintf(format, args...))
-	}
+	line := func(name, format string, args ...any) { a.ui.Field(13, name, format, args...) }
 	line("Server", "%s", f.Address)
-	if f.Greeting != "" {
-		line("Greeting", "%s", f.Greeting)
+	if g := greeting.ReplaceAllString(f.Greeting, ""); g != "" {
+		line("Greeting", "%s", g)
 	}
 	if f.TLS != "" {
 		line("TLS", "%s", f.TLS)
@@ -114,7 +115,7 @@ func (a *app) showReport(r *doctor.Report, took time.Duration) {
 	}
 	a.ui.Result("")
 	a.ui.Result("Mailboxes")
-	for _, mb := range r.Mailboxes {
+	for _, mb := range inboxFirst(r.Mailboxes) {
 		n, size := "?", "?"
 		if mb.Messages >= 0 {
 			n = ui.Count(mb.Messages)
@@ -126,12 +127,30 @@ func (a *app) showReport(r *doctor.Report, took time.Duration) {
 	}
 	a.ui.Result("")
 	for _, c := range r.Checks {
-		a.ui.Result("%-7s  %s", mark(c.Level), c.Text)
+		a.ui.Field(8, mark(c.Level), "%s", c.Text)
 	}
 	a.ui.Result("")
 	for _, ad := range r.Advice {
-		a.ui.Result("%-7s  %s", ad.Verb, ad.Text)
+		a.ui.Field(8, ad.Verb, "%s", ad.Text)
 	}
+}
+
+// greeting matches what a greeting says of capabilities, which are shown anyway.
+var greeting = regexp.MustCompile(`(?i)^\[CAPABILITY [^]]*\] *`)
+
+// inboxFirst puts mailboxes in the order of a listing.
+func inboxFirst(list []mail.Mailbox) []mail.Mailbox {
+	return slices.SortedFunc(slices.Values(list), func(a, b mail.Mailbox) int {
+		switch {
+		case a.Name == b.Name:
+			return 0
+		case a.Name == "INBOX":
+			return -1
+		case b.Name == "INBOX":
+			return 1
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
 }
 
 func used(login string) string {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -20,8 +21,8 @@ func newLs(a *app) *cobra.Command {
 		Short: "List the mailboxes of an archive, or the messages of some",
 		Long: `ls lists the mailboxes of an archive with the number and size of their messages.
 With mailboxes (globs as for --mailbox) it lists their messages: number, date in
-local time, size, flags, sender, subject and the beginning of the digest, by which
-mailhaul cat shows one.`,
+local time, size, flags, sender, subject and the beginning of the digest, so far as the
+terminal is wide. mailhaul cat shows a message by its number or digest.`,
 		Example: `  mailhaul ls ~/Mail
   mailhaul ls ~/Mail INBOX
   mailhaul ls ~/Mail 'Archive/**' --json`,
@@ -107,17 +108,54 @@ func present(ctx context.Context, v *vault.Vault, mailbox string, yield func(n i
 
 func (a *app) lsMessages(ctx context.Context, v *vault.Vault, mailbox string) error {
 	a.ui.Result("%s:", mailbox)
+	row := messageRow(a.ui.Columns())
 	return present(ctx, v, mailbox, func(n int64, h mail.Held) error {
 		rc := h.Receipt
 		from, subject := headlineOf(ctx, v, rc)
-		a.ui.Result("%6d  %s  %9s  %-4s  %s  %s  %.12s", n, rc.Info.InternalDate.Local().Format("2006-01-02 15:04"),
-			ui.Octets(rc.Octets), letters(rc.Info.Flags), ui.Pad(ui.Escape(from), 22), ui.Pad(ui.Escape(subject), 40), rc.Digest)
+		a.ui.Result("%s", row(n, rc, ui.Escape(from), ui.Escape(subject)))
 		a.ui.Object(map[string]any{
 			"type": "message", "mailbox": mailbox, "number": n, "digest": rc.Digest.String(), "date": rc.Info.InternalDate.UTC().Format(time.RFC3339),
 			"octets": rc.Octets, "flags": rc.Info.Flags.List(), "from": from, "subject": subject, "place": rc.Place, "suspicious": h.Suspicious,
 		})
 		return a.writeError()
 	})
+}
+
+// messageRow returns what writes the line of a message, no wider than the terminal
+// where it can: senders and subjects are cut, and where they have no room left the
+// digest goes, then time, size and flags. Elsewhere than on a terminal nothing does.
+func messageRow(columns int) func(n int64, rc mail.Receipt, from, subject string) string {
+	const (
+		before   = 43 // columns of number, date, size and flags, and what parts them
+		dayOnly  = 20 // of number and day
+		digest   = 14
+		most     = 64 // of sender and subject
+		readable = 28
+	)
+	text, whole, brief := most, true, false
+	if columns > 0 {
+		text = columns - before
+		if whole = text >= readable+digest; whole {
+			text -= digest
+		}
+		if brief = text < readable; brief {
+			text = columns - dayOnly
+		}
+		text = min(max(text, 12), most)
+	}
+	sender := min(22, text/3+1)
+	return func(n int64, rc mail.Receipt, from, subject string) string {
+		at := rc.Info.InternalDate.Local()
+		line := fmt.Sprintf("%6d  %s  %9s  %-4s", n, at.Format("2006-01-02 15:04"), ui.Octets(rc.Octets), letters(rc.Info.Flags))
+		if brief {
+			line = fmt.Sprintf("%6d  %s", n, at.Format(time.DateOnly))
+		}
+		line += "  " + ui.Pad(from, sender) + "  " + ui.Pad(subject, text-2-sender)
+		if whole {
+			line += fmt.Sprintf("  %.12s", rc.Digest)
+		}
+		return strings.TrimRight(line, " ")
+	}
 }
 
 // letters abbreviates the system flags as Maildir does.

@@ -187,7 +187,7 @@ func (c chart) rows() (rows []ui.BarRow, more string) {
 
 // showSizes prints charts, or with --json an object for each group.
 func (a *app) showSizes(name string, s *size.Sizes) {
-	columns, plain := columnsOf(a.stdout), !localeIsUTF8()
+	columns, plain := a.ui.Columns(), !localeIsUTF8()
 	for _, c := range charts(s) {
 		rows, more := c.rows()
 		a.ui.Bars(ui.Bars{Title: c.title, Rows: rows, More: more}, columns, plain)

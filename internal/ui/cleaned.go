@@ -1,13 +1,11 @@
 package ui
 
 import (
-	"bytes"
 	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 )
 
@@ -35,28 +33,67 @@ func (u *UI) Plan(head string, list []Planned) {
 	if u.opt.JSON {
 		return
 	}
-	var b bytes.Buffer
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	row := func(cells ...string) { fmt.Fprintln(w, strings.Join(cells, "\t")) }
-	row("mailbox", "to go", "", "oldest", "newest", "to stay", "")
-	total := Planned{Mailbox: "together"}
-	rows := 0
-	for _, p := range list {
-		if p.Messages == 0 {
-			continue
+	shown := slices.DeleteFunc(slices.Clone(list), func(p Planned) bool { return p.Messages == 0 })
+	if len(shown) > 1 {
+		total := Planned{Mailbox: "together"}
+		for _, p := range shown {
+			total.add(p)
 		}
-		rows++
-		total.add(p)
-		p.row(row)
+		shown = append(shown, total)
 	}
-	if rows > 1 {
-		total.row(row)
-	}
-	_ = w.Flush() // into memory
 	u.Result("%s", head)
-	for line := range strings.Lines(b.String()) {
-		u.Result("  %s", strings.TrimRight(line, " \n"))
+	for _, line := range planLines(shown, u.Columns()) {
+		u.result(6, "  "+line)
 	}
+}
+
+// planLines are the lines of a plan: a table, where the terminal has room for one.
+func planLines(list []Planned, columns int) []string {
+	fits := func(lines []string) bool {
+		return columns <= 0 || !slices.ContainsFunc(lines, func(l string) bool { return columnsOf(l)+2 > columns })
+	}
+	messages := func(n int64) string { return Plural(n, "message") }
+	for _, count := range []func(int64) string{messages, Count} {
+		rows := [][]string{{"mailbox", "to go", "", "oldest", "newest", "to stay", ""}}
+		for _, p := range list {
+			rows = append(rows, p.row(count))
+		}
+		if lines := inColumns(rows); fits(lines) {
+			return lines
+		}
+	}
+	var lines []string
+	for _, p := range list {
+		c := p.row(messages)
+		span := ""
+		if !p.Oldest.IsZero() {
+			span = ", of " + c[3] + " to " + c[4]
+		}
+		lines = append(lines, c[0], "  to go: "+c[1]+", "+c[2]+span, "  to stay: "+c[5]+", "+c[6])
+	}
+	return lines
+}
+
+// inColumns lays rows out in columns, two spaces apart.
+func inColumns(rows [][]string) []string {
+	var widths []int
+	for _, row := range rows {
+		for i, cell := range row {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], columnsOf(cell))
+		}
+	}
+	lines := make([]string, len(rows))
+	for i, row := range rows {
+		var b strings.Builder
+		for k, cell := range row {
+			b.WriteString(Pad(cell, widths[k]) + "  ")
+		}
+		lines[i] = strings.TrimRight(b.String(), " ")
+	}
+	return lines
 }
 
 func (p *Planned) add(q Planned) {
@@ -72,7 +109,8 @@ func (p *Planned) add(q Planned) {
 	}
 }
 
-func (p *Planned) row(row func(...string)) {
+// row is a line of the table; count writes numbers of messages.
+func (p *Planned) row(count func(int64) string) []string {
 	date := func(t time.Time) string {
 		if t.IsZero() {
 			return "-"
@@ -83,7 +121,7 @@ func (p *Planned) row(row func(...string)) {
 	if len(p.Why) > 0 {
 		stay += "; " + Reasons(p.Why)
 	}
-	row(Escape(p.Mailbox), Plural(p.Go, "message"), Octets(p.GoOctets), date(p.Oldest), date(p.Newest), Plural(p.Stay, "message"), stay)
+	return []string{Escape(p.Mailbox), count(p.Go), Octets(p.GoOctets), date(p.Oldest), date(p.Newest), count(p.Stay), stay}
 }
 
 // Reasons writes why messages stay, the most frequent reason first.

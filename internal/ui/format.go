@@ -67,13 +67,16 @@ func two(a int64, unitA string, b int64, unitB string) string {
 	return fmt.Sprintf("%d %s %d %s", a, unitA, b, unitB)
 }
 
-// wrap breaks a line between words so that a terminal does not break it within one; a
-// word that is wider than the terminal is left whole, to be copied.
-func wrap(line string, columns int) string {
+// wrap breaks a line between words so that a terminal does not break it within one,
+// and indents what follows; a word that is wider than the terminal is left whole, to
+// be copied.
+func wrap(line string, columns, indent int) string {
 	if columns < narrowest || columnsOf(line) <= columns {
 		return line
 	}
-	const indent = "  "
+	if indent > columns/2 {
+		indent = 2
+	}
 	var b strings.Builder
 	at := 0
 	for i, word := range strings.Split(line, " ") {
@@ -81,8 +84,8 @@ func wrap(line string, columns int) string {
 		switch {
 		case i == 0:
 		case at+1+width > columns:
-			b.WriteString("\n" + indent)
-			at = len(indent)
+			b.WriteString("\n" + strings.Repeat(" ", indent))
+			at = indent
 		default:
 			b.WriteByte(' ')
 			at++

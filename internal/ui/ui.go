@@ -31,6 +31,7 @@ type Options struct {
 	Terminal bool       // Err is a terminal that can draw a live line
 	Width    func() int // columns of that terminal, 0 if unknown; nil for 80
 	Height   func() int // its rows, 0 if unknown; nil for 24
+	OutWidth func() int // columns of Out; 0, or nil, where it is no terminal
 	Quiet    bool       // nothing but results and what went wrong
 	Verbose  bool       // more than needed
 	JSON     bool       // results as JSON lines
@@ -134,12 +135,29 @@ func (u *UI) last() string {
 // Terminal tells whether a person sees what is printed.
 func (u *UI) Terminal() bool { return u.opt.Terminal }
 
-// Result prints one line of results, unless JSON was asked for.
-func (u *UI) Result(format string, args ...any) {
+// Columns is how wide the terminal is that results go to; 0 for anything else.
+func (u *UI) Columns() int {
+	if u.opt.OutWidth == nil {
+		return 0
+	}
+	return u.opt.OutWidth()
+}
+
+// Result prints one line of results, unless JSON was asked for. A terminal that is
+// too narrow for it gets it broken between words.
+func (u *UI) Result(format string, args ...any) { u.result(2, fmt.Sprintf(format, args...)) }
+
+// Field prints a line of results that begins with a name, in a column so wide; what
+// has no room in the line goes on below the text.
+func (u *UI) Field(width int, name, format string, args ...any) {
+	u.result(width+1, Pad(name, width)+" "+fmt.Sprintf(format, args...))
+}
+
+func (u *UI) result(indent int, line string) {
 	if u.opt.JSON {
 		return
 	}
-	u.out([]byte(Escape(fmt.Sprintf(format, args...)) + "\n"))
+	u.out([]byte(wrap(Escape(line), u.Columns(), indent) + "\n"))
 }
 
 // Done prints one line of what a verb did, unless quiet: Result is for verbs that are
@@ -264,7 +282,7 @@ func (u *UI) say(priority int, prefix, text string) {
 	u.clear()
 	line := prefix + Escape(text)
 	if u.opt.Terminal {
-		line = wrap(line, u.opt.Width())
+		line = wrap(line, u.opt.Width(), 2)
 	}
 	_, _ = io.WriteString(u.opt.Err, line+"\n") // nowhere left to complain
 }

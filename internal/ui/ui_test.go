@@ -338,3 +338,38 @@ func TestWrap(t *testing.T) {
 		t.Errorf("no terminal: %q", out.String())
 	}
 }
+
+// Results keep within a terminal: sentences are broken between words, fields go on
+// below their text, and a plan is a table only where there is room for one.
+func TestNarrowResults(t *testing.T) {
+	day := time.Date(2024, 2, 29, 12, 0, 0, 0, time.Local)
+	plan := []Planned{
+		{Mailbox: "INBOX", Messages: 1072, Go: 1032, GoOctets: 467_400, Stay: 40, StayOctets: 535_600, Why: map[string]int64{"flagged": 13}, Oldest: day, Newest: day},
+		{Mailbox: "旅行/京都", Messages: 5, Stay: 5, StayOctets: 300},
+		{Mailbox: "Empty"},
+	}
+	for columns := range 130 {
+		var out bytes.Buffer
+		u := New(Options{Out: &out, Err: &out, OutWidth: func() int { return columns }})
+		u.Result("IMAP is used: it sees all mailboxes, and what was read or flagged.")
+		u.Field(8, "good", "5 connections at a time work; more were not tried")
+		u.Plan("ada: to be deleted:", plan)
+		text := out.String()
+		for line := range strings.Lines(text) {
+			if columns >= 45 && columnsOf(strings.TrimSuffix(line, "\n")) > columns {
+				t.Errorf("%d columns: %q", columns, line)
+			}
+		}
+		for _, want := range []string{"INBOX", "2024-02-29", "467.4 kB", "13 flagged", "旅行/京都", "together"} {
+			if !strings.Contains(strings.Join(strings.Fields(text), " "), want) {
+				t.Errorf("%d columns: no %s in\n%s", columns, want, text)
+			}
+		}
+		if strings.Contains(text, "Empty") || columns > 110 && !strings.Contains(text, "\n  INBOX      1,032 messages  467.4 kB  2024-02-29  2024-02-29  40 messages  535.6 kB; 13 flagged\n") {
+			t.Errorf("%d columns:\n%s", columns, text)
+		}
+		if columns == 50 && !strings.Contains(text, "good     5 connections at a time work; more were\n         not tried\n") {
+			t.Error(text)
+		}
+	}
+}
