@@ -351,25 +351,30 @@ func TestLyingServers(t *testing.T) {
 	is := func(n int) func(string) bool {
 		return func(octets string) bool { return strings.Contains(octets, fmt.Sprintf("<%d@", n)) }
 	}
-	t.Run("OK and not there", func(t *testing.T) {
-		m := &messages{}
-		for i := range 5 {
-			m.add("INBOX", letter(i, "body"))
-		}
-		s := uploadtest.New()
-		s.Lose = is(2)
-		l := openLedger(t)
-		o := options(s, m, l)
-		told := failures(&o)
-		res, err := upload.Run(t.Context(), o)
-		if mail.KindOf(err) != mail.KindIntegrity || res.Uploaded != 4 || res.Failed != 1 || len(*told) != 1 {
-			t.Errorf("%v, %+v, %q", err, res.Counts, *told)
-		}
-		s.Lose = nil
-		if c := run(t, o); c.Uploaded != 1 || len(s.Octets("INBOX")) != 5 {
-			t.Errorf("%+v", c)
-		}
-	})
+	for _, again := range []bool{false, true} {
+		t.Run(fmt.Sprintf("OK and not there, UID given again=%v", again), func(t *testing.T) {
+			m := &messages{}
+			var want []string
+			for i := range 5 {
+				want = append(want, letter(i, strings.Repeat("body ", i)))
+				m.add("INBOX", want[i])
+			}
+			s := uploadtest.New()
+			s.Lose, s.GiveAgain = is(2), again
+			l := openLedger(t)
+			o := options(s, m, l)
+			told := failures(&o)
+			res, err := upload.Run(t.Context(), o)
+			if mail.KindOf(err) != mail.KindIntegrity || res.Uploaded != 4 || res.Failed != 1 || res.Altered != 0 || len(*told) != 1 {
+				t.Errorf("%v, %+v, %q", err, res.Counts, *told)
+			}
+			s.Lose = nil
+			if c := run(t, o); c.Uploaded != 1 {
+				t.Errorf("%+v", c)
+			}
+			holds(t, s, "INBOX", want...)
+		})
+	}
 	t.Run("NO and there", func(t *testing.T) {
 		for _, group := range []bool{true, false} {
 			m, want := awkward()

@@ -167,6 +167,7 @@ func lacking(flags, has mail.Flags) mail.Flags {
 // as long as it should be; octets where it is not or where servers alter them.
 func (b *box) confirm(ctx context.Context, pend []*pending, sizes map[uint32]int64) error {
 	var look []uint32
+	forgetDoubled(pend)
 	for _, p := range pend {
 		p.arrived, p.missing, p.altered = false, false, mail.Digest{}
 		if !p.answer.Stored || p.answer.UID == 0 {
@@ -189,6 +190,20 @@ func (b *box) confirm(ctx context.Context, pend []*pending, sizes map[uint32]int
 		}
 	}
 	return nil
+}
+
+// forgetDoubled forgets a UID that the server gave to several messages: it does not
+// have them all, and only their octets tell which.
+func forgetDoubled(pend []*pending) {
+	given := make(map[uint32]int, len(pend))
+	for _, p := range pend {
+		given[p.answer.UID]++
+	}
+	for _, p := range pend {
+		if given[p.answer.UID] > 1 {
+			p.answer.UID = 0
+		}
+	}
 }
 
 // match looks among what else is there for messages of which the server did not

@@ -47,6 +47,7 @@ type Server struct {
 	Before    func(op string) error      // before each call; an error is a lost connection
 	After     func(op string) error      // after it was done
 	Lose      func(octets string) bool   // says OK and stores nothing
+	GiveAgain bool                       // the UID of what was lost goes to the next
 	SayNo     func(octets string) error  // stores it and refuses it
 	Names     func(string) string        // Fit; may be nil
 	// RefuseName refuses to create a mailbox; may be nil.
@@ -253,7 +254,9 @@ func (s *Server) append(box upload.Box, msgs []upload.Message) ([]upload.Answer,
 	for i, m := range msgs {
 		if s.Lose != nil && s.Lose(octets[i]) {
 			answers[i] = upload.Answer{Stored: true, UID: mb.UIDNext}
-			mb.UIDNext++
+			if !s.GiveAgain {
+				mb.UIDNext++
+			}
 			continue
 		}
 		stored := octets[i]
