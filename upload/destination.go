@@ -35,7 +35,8 @@ type Destination interface {
 
 	// Append sends messages, in order, in as few round trips as the server allows.
 	// It returns what is known of each of them, in order; without an error that is
-	// something about every one. After an error (the connection was lost, or the
+	// something about every one, but if the account is out of space: then answers may
+	// end early, and the rest was not sent. After an error (the connection was lost, or the
 	// server is busy) messages with the zero Answer are in doubt, and those beyond
 	// the end were not sent.
 	Append(ctx context.Context, box Box, msgs []Message) ([]Answer, error)

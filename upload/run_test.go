@@ -599,3 +599,52 @@ func TestEditedDraftIsSent(t *testing.T) {
 		})
 	}
 }
+
+// fullServer answers each message for itself and stops when it is out of space.
+type fullServer struct {
+	*uploadtest.Server
+	room, refused int
+}
+
+func (s *fullServer) Append(ctx context.Context, box upload.Box, msgs []upload.Message) (answers []upload.Answer, err error) {
+	for i := range msgs {
+		if s.room == 0 {
+			s.refused++
+			answers = append(answers, upload.Answer{Refused: &mail.Error{Kind: mail.KindPartial, Op: "append", Err: upload.ErrOverQuota}})
+			if len(answers) >= 3 && answers[len(answers)-3].Refused != nil {
+				break
+			}
+			continue
+		}
+		s.room--
+		got, err := s.Server.Append(ctx, box, msgs[i:i+1])
+		if answers = append(answers, got...); err != nil {
+			return answers, err
+		}
+	}
+	return answers, nil
+}
+
+func TestOverQuotaStopsWithinAGroup(t *testing.T) {
+	m := &messages{}
+	var want []string
+	for i := range 50 {
+		want = append(want, letter(i, "body"))
+		m.add("INBOX", want[i])
+	}
+	for _, noUIDs := range []bool{false, true} {
+		s := &fullServer{Server: uploadtest.New(), room: 10}
+		s.NoUIDs = noUIDs
+		o := options(s.Server, m, openLedger(t))
+		o.Destination = s
+		told := failures(&o)
+		if c := run(t, o); c.Uploaded != 10 || c.Failed != 40 || len(*told) != 3 || s.refused != 3 {
+			t.Errorf("%+v, %d told, %d refused", c, len(*told), s.refused)
+		}
+		s.room = 100
+		if c := run(t, o); c.Uploaded != 40 || c.Skipped != 10 {
+			t.Errorf("with room again: %+v", c)
+		}
+		holds(t, s.Server, "INBOX", want...)
+	}
+}

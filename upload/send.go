@@ -147,9 +147,11 @@ func (s *sender) deliver(ctx context.Context, items []*item) error {
 				return err
 			}
 			if len(s.pend) >= checkEvery {
-				return s.check(ctx)
+				if err := s.check(ctx); err != nil {
+					return err
+				}
 			}
-			return nil
+			items = items[len(pend):]
 		}
 	}
 	return nil
@@ -193,17 +195,37 @@ func (s *sender) once(ctx context.Context, items []*item) ([]*pending, error) {
 			Flags: pend[i].flags, InternalDate: in.InternalDate, Wire: it.wire, NUL: it.nul,
 			Open: func() (io.ReadCloser, error) { return it.open(ctx, s.Messages) },
 		}
-		octets += it.wire
 	}
 	answers, err := s.Destination.Append(ctx, s.state, msgs)
 	for i, a := range answers {
 		pend[i].answer = a
+		octets += items[i].wire
 		s.watchQuota(a)
 	}
+	if err == nil && len(answers) < len(pend) {
+		pend, err = s.unsend(ctx, pend, len(answers))
+	}
 	if err == nil {
-		s.Notify(mail.Event{Kind: mail.EventProgress, Ref: s.ref(mail.Ref{}), N: int64(len(items)), Octets: octets})
+		s.Notify(mail.Event{Kind: mail.EventProgress, Ref: s.ref(mail.Ref{}), N: int64(len(pend)), Octets: octets})
 	}
 	return pend, err
+}
+
+// unsend takes back the intents of the last group beyond the first n: the
+// destination did not get to them.
+func (s *sender) unsend(ctx context.Context, pend []*pending, n int) ([]*pending, error) {
+	if n == 0 { // it would never end
+		return pend, &mail.Error{Ref: s.ref(mail.Ref{}), Op: "append", Err: errors.New("nothing was answered")}
+	}
+	rest := make([]mail.Uploaded, 0, len(pend)-n)
+	for _, p := range pend[n:] {
+		rest = append(rest, mail.Uploaded{ID: p.intent})
+	}
+	if err := s.Ledger.SettleUploads(ctx, rest); err != nil {
+		return pend, err
+	}
+	s.pend = s.pend[:len(s.pend)-len(rest)]
+	return pend[:n], nil
 }
 
 func (s *sender) watchQuota(a Answer) {

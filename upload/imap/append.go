@@ -13,7 +13,8 @@ import (
 )
 
 // Append sends messages: one command for all of them where the server has
-// MULTIAPPEND, else commands without waiting in between where it can.
+// MULTIAPPEND, else commands without waiting in between where it can. It stops where
+// the last answers, quotaStop of them, were that there is no space.
 func (d *Destination) Append(ctx context.Context, box upload.Box, msgs []upload.Message) (answers []upload.Answer, err error) {
 	err = d.with(ctx, func(c *imapconn.Conn) error {
 		raw, _, err := d.server(c, box.Name)
@@ -37,10 +38,29 @@ func (d *Destination) Append(ctx context.Context, box upload.Box, msgs []upload.
 				return err
 			}
 			msgs = msgs[n:]
+			if noSpace(answers) {
+				return nil
+			}
 		}
 		return nil
 	})
 	return answers, err
+}
+
+// quotaStop is how many messages in a row are refused for lack of space before no
+// more are sent.
+const quotaStop = 3
+
+func noSpace(answers []upload.Answer) bool {
+	if len(answers) < quotaStop {
+		return false
+	}
+	for _, a := range answers[len(answers)-quotaStop:] {
+		if !errors.Is(a.Refused, upload.ErrOverQuota) || a.Group {
+			return false
+		}
+	}
+	return true
 }
 
 // outgoing turns messages into those of the connection; what cannot be read is
