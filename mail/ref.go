@@ -93,6 +93,7 @@ type Mailbox struct {
 	Name        string // archive form: UTF-8, "/" between levels, personal namespace prefix removed, INBOX in upper case
 	Raw         string // the server's own name, as it must be sent; opaque above the driver
 	UIDValidity uint32 // 0 if unknown (POP3)
+	UIDNext     uint32 // what is added from now on has this UID or a higher one; 0 if unknown
 	Messages    int64  // -1 if unknown
 	Octets      int64  // -1 if unknown
 	// State changes whenever a message comes, goes or changes its flags. Two

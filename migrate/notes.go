@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -20,6 +21,10 @@ import (
 // source need not look at the ledger's messages.
 
 func noteKey(account, to string) string { return "complete " + account + " " + to }
+
+// nextKey is the key of the UIDNEXT that such a mailbox had: if it has a lower one,
+// it was set back.
+func nextKey(account, to string) string { return "uidnext " + account + " " + to }
 
 // completeness is the note about a mailbox, "" if nothing can be concluded.
 func (m *mover) completeness(validity uint32, from []string) string {
@@ -52,7 +57,15 @@ func (m *mover) isComplete(to string, validity uint32, from []string) bool {
 		}
 	}
 	note, err := m.Ledger.Note(m.ctx, noteKey(m.account(), to))
-	return err == nil && note == want
+	return err == nil && note == want && !m.setBack(to)
+}
+
+// setBack tells whether the destination's mailbox will give UIDs that it gave before.
+func (m *mover) setBack(to string) bool {
+	i := slices.IndexFunc(m.there, func(mb mail.Mailbox) bool { return mb.Name == to })
+	note, err := m.Ledger.Note(m.ctx, nextKey(m.account(), to))
+	had, _ := strconv.ParseUint(note, 10, 32) // 0: not noted
+	return err != nil || i >= 0 && m.there[i].UIDNext != 0 && uint64(m.there[i].UIDNext) < had
 }
 
 // noteComplete notes the mailboxes that are complete now.
@@ -69,6 +82,7 @@ func (m *mover) noteComplete(got fetch.Result, sent upload.Result) error {
 		}
 		if c := m.completeness(b.UIDValidity, b.From); done && c != "" {
 			notes[noteKey(m.account(), b.Name)] = c
+			notes[nextKey(m.account(), b.Name)] = strconv.FormatUint(uint64(b.UIDNext), 10)
 		}
 	}
 	if len(notes) == 0 {

@@ -3,6 +3,7 @@ package upload
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
 
@@ -21,18 +22,15 @@ type arrival struct {
 
 // know loads what the ledger has of the mailbox under this UIDVALIDITY.
 func (b *box) know(ctx context.Context) (err error) {
-	b.arrived, b.claimed, b.stale = nil, nil, nil
+	b.arrived, b.claimed, b.stale, b.untrue = nil, nil, nil, nil
 	shared := make(map[mail.Flags]mail.Flags) // few different ones
 	account := b.Account
 	err = b.Ledger.Claims(ctx, account, b.job.to, func(c mail.Claim) error {
-		if !b.job.exists || c.UIDValidity != b.validity {
+		if !b.job.exists || c.UIDValidity != b.validity || !c.Gone.IsZero() {
 			if b.stale == nil {
 				b.stale = make(map[int64]int64)
 			}
 			b.stale[c.Message] = c.Size
-			return nil
-		}
-		if !c.Gone.IsZero() {
 			return nil
 		}
 		f, ok := shared[c.Flags]
@@ -47,6 +45,9 @@ func (b *box) know(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := b.doubt(ctx); err != nil {
+		return err
+	}
 	err = b.Ledger.Uploads(ctx, account, b.job.to, func(u mail.Upload) error {
 		if u.UID == "" && b.job.exists && u.UIDValidity == b.validity {
 			b.arrived = append(b.arrived, arrival{message: u.Message})
@@ -58,6 +59,51 @@ func (b *box) know(ctx context.Context) (err error) {
 	}
 	b.sortArrived()
 	b.open, err = b.Ledger.OpenUploads(ctx, account, b.job.to)
+	return err
+}
+
+// doubt finds out whether the mailbox was set back, by a backup of the server or for
+// another one that has its UIDVALIDITY by chance: UIDs that messages had are still to
+// be given. Then nothing that is known of it holds.
+func (b *box) doubt(ctx context.Context) error {
+	if !b.job.exists || b.restoring {
+		return nil
+	}
+	var top uint32
+	for _, a := range b.arrived {
+		top = max(top, a.uid)
+	}
+	isBack := func(next uint32) bool { return next != 0 && next <= top }
+	if b.state.UIDValidity == 0 && isBack(b.job.there.UIDNext) { // the listing may be late
+		if err := b.enter(ctx); err != nil {
+			return err
+		}
+	}
+	if b.state.UIDValidity != b.validity || !isBack(b.state.UIDNext) {
+		return nil
+	}
+	if b.stale == nil {
+		b.stale = make(map[int64]int64)
+	}
+	for _, a := range b.arrived {
+		b.stale[a.message] = a.size
+		b.untrue = append(b.untrue, a.claim)
+	}
+	b.arrived = nil
+	return nil
+}
+
+// forget records what doubt found.
+func (b *box) forget(ctx context.Context) error {
+	if len(b.untrue) == 0 {
+		return nil
+	}
+	b.warn(&mail.Error{Ref: b.ref(mail.Ref{}), Op: "open mailbox",
+		Err: fmt.Errorf("it was set back: it will give UIDs again that %d messages had; what is there is recognised by content", len(b.untrue))})
+	err := b.Ledger.Record(ctx, mail.Change{Gone: b.untrue})
+	if err == nil {
+		b.untrue = nil
+	}
 	return err
 }
 

@@ -22,7 +22,8 @@ type box struct {
 	open     []mail.Upload
 	arrived  []arrival
 	claimed  map[uint32]bool // UIDs of claims; built when first needed
-	stale    map[int64]int64 // claims of another UIDVALIDITY: size at the destination, by message
+	untrue   []int64         // claims on UIDs that the mailbox has not given: it was set back
+	stale    map[int64]int64 // claims that do not hold any more: size at the destination, by message
 	lost     int             // messages the server said it had, and has not
 	cut      int             // messages of which it has a part only
 

@@ -34,7 +34,7 @@ func (b *box) prepare(ctx context.Context) error {
 			Hint: "run the same command again"}
 	}
 	b.job.exists = true
-	return nil
+	return b.forget(ctx)
 }
 
 // create makes the mailbox, under another name if the destination refuses its own.

@@ -130,9 +130,10 @@ type MailboxResult struct {
 	Name string
 	From []string // mailboxes whose messages go there
 	Counts
-	// UIDValidity of the mailbox at the destination, 0 if it is not known.
-	UIDValidity uint32
-	Err         error // the mailbox could not be completed
+	// UIDValidity and UIDNext of the mailbox at the destination, 0 if they are not
+	// known; the UIDNEXT may be higher by now.
+	UIDValidity, UIDNext uint32
+	Err                  error // the mailbox could not be completed
 }
 
 const (
@@ -357,7 +358,7 @@ func conclude(ctx context.Context, boxes []*box) (Result, error) {
 	var res Result
 	var errs []error
 	for _, b := range boxes {
-		mr := MailboxResult{Name: b.job.to, From: b.job.from, Counts: b.counts, UIDValidity: b.uidValidity(), Err: b.err}
+		mr := MailboxResult{Name: b.job.to, From: b.job.from, Counts: b.counts, UIDValidity: b.uidValidity(), UIDNext: max(b.state.UIDNext, b.job.there.UIDNext), Err: b.err}
 		if mr.Err != nil {
 			// What was not reached is neither sent nor failed.
 			mr.Listed = mr.Uploaded + mr.Adopted + mr.Skipped + mr.Failed

@@ -28,7 +28,7 @@ func (b *box) settleOpen(ctx context.Context, open []mail.Upload) error {
 		repaired := h.Receipt.Digest != u.Digest
 		h.Receipt.Digest = u.Digest // what was sent then
 		p := &pending{intent: u.ID, from: u.UIDNext, held: h, wire: -1}
-		if u.UIDValidity != b.state.UIDValidity {
+		if u.UIDValidity != b.state.UIDValidity || u.UIDNext > b.state.UIDNext {
 			p.from = 1 // compared with all there is
 		}
 		if u.UIDNext == 0 || !b.job.exists {

@@ -233,6 +233,9 @@ func (e StatusEntry) describe(mb *mail.Mailbox) {
 	if e.UIDValidity > 0 && e.UIDValidity < 1<<32 {
 		mb.UIDValidity = uint32(e.UIDValidity)
 	}
+	if e.UIDNext > 0 && e.UIDNext < 1<<32 {
+		mb.UIDNext = uint32(e.UIDNext)
+	}
 	if mb.UIDValidity > 0 && e.UIDNext > 0 && e.Messages >= 0 && e.HighestModSeq > 0 {
 		mb.State = fmt.Sprintf("%d:%d:%d:%d", mb.UIDValidity, e.UIDNext, e.Messages, e.HighestModSeq)
 	}

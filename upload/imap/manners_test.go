@@ -359,3 +359,26 @@ func TestLiteral8(t *testing.T) {
 		}
 	}
 }
+
+// A full account is not sent a whole group, one refused message after the other.
+func TestFullAccountOneByOne(t *testing.T) {
+	t.Parallel()
+	s := &testserver.IMAP{Capabilities: "IMAP4rev1 UIDPLUS"}
+	var appends atomic.Int64
+	s.Appended = func(c *testserver.IMAPConn, _ string, _ []string) bool {
+		if appends.Add(1) <= 5 {
+			return false
+		}
+		c.NO("[OVERQUOTA] Quota exceeded")
+		return true
+	}
+	d := mannered(t, s)
+	v := archiveOf(t, texts(30, "INBOX")...)
+	if c := run(t, options(v, d)); c.Uploaded != 5 || c.Failed != 25 || appends.Load() != 8 {
+		t.Errorf("%+v after %d APPENDs", c, appends.Load())
+	}
+	s.Appended = nil
+	if c := run(t, options(v, d)); c.Uploaded != 25 || c.Skipped != 5 {
+		t.Errorf("with room again: %+v", c)
+	}
+}

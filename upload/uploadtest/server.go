@@ -133,7 +133,7 @@ func (s *Server) call(op string, f func() error) error {
 func (s *Server) Mailboxes(context.Context) (all []mail.Mailbox, err error) {
 	err = s.call("list mailboxes", func() error {
 		for name, mb := range s.Boxes {
-			all = append(all, mail.Mailbox{Name: name, UIDValidity: mb.UIDValidity, Messages: int64(len(mb.Messages)), SpecialUse: mb.SpecialUse})
+			all = append(all, mail.Mailbox{Name: name, UIDValidity: mb.UIDValidity, UIDNext: mb.UIDNext, Messages: int64(len(mb.Messages)), SpecialUse: mb.SpecialUse})
 		}
 		slices.SortFunc(all, func(a, b mail.Mailbox) int { return strings.Compare(a.Name, b.Name) })
 		return nil
