@@ -59,7 +59,7 @@ is typed into a browser anywhere.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.login(cmd.Context(), args[0], o) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.provider, "provider", "", "`google|microsoft`, if the server does not tell")
+	f.StringVar(&o.provider, "provider", "", "log in at `google|microsoft`, where the host does not tell which")
 	f.StringVar(&o.tenant, "tenant", "", "Microsoft's `TENANT` (default common: work, school and personal accounts)")
 	f.StringVar(&o.clientID, "client-id", "", "`ID` of your registration with the provider")
 	f.StringVar(&o.clientSecretFile, "client-secret-file", "", "`FILE` with the secret of the registration, where the provider gives one; others must not be able to read it")

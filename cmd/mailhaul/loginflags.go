@@ -21,9 +21,9 @@ type loginFlags struct {
 // register adds the flags; prefix and whose tell a destination's from a source's.
 func (l *loginFlags) register(cmd *cobra.Command, prefix, whose string) {
 	f := cmd.Flags()
-	f.Func(prefix+"auth", "log in to "+whose+" by this `MECHANISM` only ("+strings.ToLower(strings.Join(auth.Mechanisms(), ", "))+")", func(v string) error {
+	f.Func(prefix+"auth", "log in to "+whose+" by this `MECHANISM` only ("+strings.Join(mechanisms(), ", ")+")", func(v string) error {
 		if !slices.ContainsFunc(auth.Mechanisms(), func(m string) bool { return strings.EqualFold(m, v) }) {
-			return usage("", "it is none of %s", strings.ToLower(strings.Join(auth.Mechanisms(), ", ")))
+			return usage("", "it is none of %s", strings.Join(mechanisms(), ", "))
 		}
 		l.mechanism = v
 		return nil

@@ -111,6 +111,11 @@ func manualFlags(b *strings.Builder, title string, flags *pflag.FlagSet) {
 		if value != "" {
 			value = " *" + plain(value) + "*"
 		}
+		switch f.DefValue {
+		case "", "0", "0s", "false", "[]":
+		default:
+			text += " (default " + f.DefValue + ")"
+		}
 		fmt.Fprintf(b, "%s**--%s**%s\n: %s\n\n", short, f.Name, value, plain(text))
 	})
 }

@@ -41,7 +41,9 @@ func TestManuals(t *testing.T) {
 	if files, err := filepath.Glob(filepath.Join(dir, "*.1")); err != nil || len(files) != pages {
 		t.Errorf("%d pages for %d verbs: %v", len(files), pages, err)
 	}
-	if text := page(t, dir, root); !strings.Contains(text, exitCodes[1].meaning[:20]) {
+	if text := page(t, dir, root); !strings.Contains(text, "of silence (default 1m0s)") {
+		t.Error("the page of mailhaul lacks the defaults of flags")
+	} else if !strings.Contains(text, exitCodes[1].meaning[:20]) {
 		t.Error("the page of mailhaul lacks the exit codes")
 	}
 }

@@ -67,6 +67,7 @@ func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
 	defer stop()
 	end := a.tellManager()
 	root := newRoot(a)
+	a.complete(root)
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -146,6 +147,7 @@ A server is written imaps://USER@HOST or pop3s://USER@HOST (imap:// and pop3://
 ask for STARTTLS and STLS), an archive as a directory. Passwords are never part of
 a place: see mailhaul backup --help.`,
 		Example: `  mailhaul demo                                    try it: servers and mail are built in
+  mailhaul setup ada@example.org                   from a mail address to a backup, step by step
   mailhaul backup imaps://ada@example.org ~/Mail   copy what is new
   mailhaul verify ~/Mail                           read every octet back`,
 		SilenceErrors:     true,
@@ -164,7 +166,22 @@ a place: see mailhaul backup --help.`,
 	}
 	a.flags.register(root)
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newBackup(a), newClean(a), newUndo(a), newUpload(a), newMigrate(a), newLogin(a), newTrust(a), newSetup(a), newVerify(a), newSize(a), newDoctor(a), newLs(a), newCat(a), newDemo(a), newSchedule(a), newAccount(a), newVersion(a), newMan())
+	for _, g := range []struct {
+		id, title string
+		verbs     []*cobra.Command
+	}{
+		{"begin", "To begin:", []*cobra.Command{newDemo(a), newSetup(a), newLogin(a), newTrust(a), newDoctor(a)}},
+		{"keep", "To keep mail:", []*cobra.Command{newBackup(a), newVerify(a), newSchedule(a), newAccount(a), newLs(a), newCat(a)}},
+		{"room", "To make room at the server:", []*cobra.Command{newSize(a), newClean(a), newUndo(a)}},
+		{"move", "To move to another server:", []*cobra.Command{newMigrate(a), newUpload(a)}},
+	} {
+		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
+		for _, verb := range g.verbs {
+			verb.GroupID = g.id
+		}
+		root.AddCommand(g.verbs...)
+	}
+	root.AddCommand(newVersion(a), newMan())
 	return root
 }
 

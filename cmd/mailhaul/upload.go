@@ -36,8 +36,8 @@ func (o *destFlags) register(cmd *cobra.Command) {
 	f.StringVar(&o.secret.command, "dest-password-command", "", "run `CMD` (no shell) and take the first line of its output as the destination's password")
 	f.StringVar(&o.secret.file, "dest-password-file", "", "read the destination's password from this `FILE`, which others must not be able to read")
 	o.secret.login.register(cmd, "dest-", "the destination")
-	f.StringVar(&o.caFile, "dest-ca-file", "", "--ca-file for the destination")
-	f.StringVar(&o.fingerprint, "dest-tls-fingerprint", "", "--tls-fingerprint for the destination")
+	f.StringVar(&o.caFile, "dest-ca-file", "", "like --ca-file `FILE`, for the destination")
+	f.StringVar(&o.fingerprint, "dest-tls-fingerprint", "", "like --tls-fingerprint `SHA256`, for the destination")
 	f.Func("map", "send mailbox `OLD=NEW` (repeatable; * stands for anything but /, ** for anything)", func(v string) error {
 		r, err := upload.ParseRule(v)
 		o.maps = append(o.maps, r)

@@ -100,8 +100,8 @@ archive for wanted.`,
 	f.StringVar(&o.dest.secret.command, "dest-password-command", "", "run `CMD` (no shell) and take the first line of its output as the password of DEST")
 	f.StringVar(&o.dest.secret.file, "dest-password-file", "", "read the password of DEST from this `FILE`, which others must not be able to read")
 	o.dest.secret.login.register(cmd, "dest-", "DEST")
-	f.StringVar(&o.dest.caFile, "dest-ca-file", "", "--ca-file for DEST")
-	f.StringVar(&o.dest.fingerprint, "dest-tls-fingerprint", "", "--tls-fingerprint for DEST")
+	f.StringVar(&o.dest.caFile, "dest-ca-file", "", "like --ca-file `FILE`, for DEST")
+	f.StringVar(&o.dest.fingerprint, "dest-tls-fingerprint", "", "like --tls-fingerprint `SHA256`, for DEST")
 	f.Func("map", "mailbox `OLD=NEW`, as upload and migrate were told (repeatable)", func(v string) error {
 		r, err := upload.ParseRule(v)
 		o.maps = append(o.maps, r)

@@ -150,6 +150,9 @@ func privacy(t *testing.T, caps string) {
 	}
 }
 
+// helpVerb is a line of the help about a verb.
+var helpVerb = regexp.MustCompile(`(?m)^  ([a-z]+) {2,}[A-Z]`)
+
 // verbsWithSecrets are those that log in somewhere.
 func verbsWithSecrets(t *testing.T) (verbs []string) {
 	t.Helper()
@@ -157,10 +160,8 @@ func verbsWithSecrets(t *testing.T) (verbs []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, list, _ := strings.Cut(string(help), "Available Commands:\n")
-	list, _, _ = strings.Cut(list, "\n\n")
-	for line := range strings.Lines(list) {
-		verb := strings.Fields(line)[0]
+	for _, m := range helpVerb.FindAllStringSubmatch(string(help), -1) {
+		verb := m[1]
 		out, err := exec.Command(bin, verb, "--help").Output()
 		if err != nil {
 			t.Fatalf("%s --help: %v", verb, err)
