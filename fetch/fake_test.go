@@ -385,7 +385,7 @@ func (l *fakeLedger) claim(in mail.Info, uid string, message int64, fetched bool
 		ID: int64(len(l.claims) + 1), UIDValidity: in.Ref.UIDValidity, UID: uid, Message: message, Size: in.Size, Flags: in.Flags, Fetched: fetched,
 	}}
 	for i, old := range l.claims {
-		if old.account == c.account && old.mailbox == c.mailbox && old.UIDValidity == c.UIDValidity && old.UID == c.UID {
+		if old.Gone.IsZero() && old.account == c.account && old.mailbox == c.mailbox && old.UIDValidity == c.UIDValidity && old.UID == c.UID {
 			c.ID = old.ID
 			l.claims[i] = c
 			return
