@@ -26,6 +26,14 @@ func (k known) MaxMessage() int64 {
 	return 0
 }
 
+// ReadUnmarked implements upload.Unmarker.
+func (k known) ReadUnmarked(ctx context.Context, box upload.Box, uids []uint32, take func(uid uint32, stored, unmarked mail.Sums)) error {
+	if u, ok := k.Destination.(upload.Unmarker); ok {
+		return u.ReadUnmarked(ctx, box, uids, take)
+	}
+	return nil
+}
+
 // flagged is one with flags, subscribed one with subscriptions, as well.
 type (
 	flagged struct {

@@ -44,7 +44,8 @@ func (b *box) adopt(ctx context.Context) error {
 	err = b.listStrangers(ctx, func(uid uint32, size int64) {
 		_, ok := wanted[size]
 		_, longer := wanted[size+finalNewline]
-		if (ok || longer || odd.mayHave(size)) && !b.isClaimed(uid) {
+		_, marked := wanted[size-markWire]
+		if (ok || longer || marked || odd.mayHave(size)) && !b.isClaimed(uid) {
 			foreign[uid] = size
 		}
 	})
@@ -59,7 +60,12 @@ func (b *box) adopt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return b.recordAdoptions(ctx, append(found, more...))
+	found = append(found, more...)
+	marked, err := b.compareMarked(ctx, wanted, foreign, found)
+	if err != nil {
+		return err
+	}
+	return b.recordAdoptions(ctx, append(found, marked...))
 }
 
 // form is what an earlier run sent of a message or found that the destination made

@@ -49,6 +49,7 @@ var (
 	_ upload.Subscriber  = (*Destination)(nil)
 	_ upload.Flagger     = (*Destination)(nil)
 	_ upload.Quoter      = (*Destination)(nil)
+	_ upload.Unmarker    = (*Destination)(nil)
 )
 
 // New returns the account without connecting yet.

@@ -36,13 +36,23 @@ func (d *Destination) List(ctx context.Context, box upload.Box, from uint32, yie
 
 // Read reads messages back.
 func (d *Destination) Read(ctx context.Context, box upload.Box, uids []uint32, header bool, take func(uint32, mail.Sums)) error {
-	if len(uids) == 0 {
-		return nil
-	}
 	section := "BODY.PEEK[]"
 	if header {
 		section = "BODY.PEEK[HEADER]"
 	}
+	return d.read(ctx, box, uids, section, &reader{take: func(uid uint32, stored, _ mail.Sums) { take(uid, stored) }})
+}
+
+// ReadUnmarked reads messages back as they are, and as they were before mbsync.
+func (d *Destination) ReadUnmarked(ctx context.Context, box upload.Box, uids []uint32, take func(uid uint32, stored, unmarked mail.Sums)) error {
+	return d.read(ctx, box, uids, "BODY.PEEK[]", &reader{unmark: true, take: take})
+}
+
+func (d *Destination) read(ctx context.Context, box upload.Box, uids []uint32, section string, r *reader) error {
+	if len(uids) == 0 {
+		return nil
+	}
+	r.wanted, r.buf = uids, make([]byte, 32<<10)
 	var commands []string
 	for left := uids; len(left) > 0; {
 		var set imapconn.Set
@@ -59,7 +69,6 @@ func (d *Destination) Read(ctx context.Context, box upload.Box, uids []uint32, h
 		if _, _, err := d.examine(ctx, c, box); err != nil {
 			return err
 		}
-		r := &reader{wanted: uids, take: take, buf: make([]byte, 32<<10)}
 		for _, cmd := range commands {
 			res, err := c.Exec(ctx, &imapconn.Handler{Fetch: r}, cmd)
 			if err != nil {
@@ -76,9 +85,10 @@ func (d *Destination) Read(ctx context.Context, box upload.Box, uids []uint32, h
 // reader takes messages that are read back.
 type reader struct {
 	wanted []uint32 // ascending
-	take   func(uint32, mail.Sums)
+	unmark bool     // compute the second sums, too
+	take   func(uid uint32, stored, unmarked mail.Sums)
 	buf    []byte
-	sums   mail.Sums
+	sums   [2]mail.Sums
 	has    bool
 }
 
@@ -87,16 +97,19 @@ func (r *reader) Body(_ *imapconn.Fetch, b *imapconn.Body) error {
 		return nil
 	}
 	c := mail.NewCanonical(b, r.buf)
-	if _, err := io.Copy(io.Discard, c); err != nil {
-		return err
+	var err error
+	if r.unmark {
+		r.sums[1], err = mail.SumCanonical(upload.Unmark(c))
+	} else {
+		_, err = io.Copy(io.Discard, c)
 	}
-	r.sums, r.has = c.Sums(), true
-	return nil
+	r.sums[0], r.has = c.Sums(), err == nil
+	return err
 }
 
 func (r *reader) End(f *imapconn.Fetch) error {
 	if _, asked := slices.BinarySearch(r.wanted, f.UID); r.has && asked {
-		r.take(f.UID, r.sums)
+		r.take(f.UID, r.sums[0], r.sums[1])
 	}
 	r.has = false
 	return nil

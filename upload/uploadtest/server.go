@@ -339,6 +339,28 @@ func (s *Server) Read(_ context.Context, box upload.Box, uids []uint32, header b
 	})
 }
 
+// ReadUnmarked implements upload.Unmarker.
+func (s *Server) ReadUnmarked(_ context.Context, box upload.Box, uids []uint32, take func(uid uint32, stored, unmarked mail.Sums)) error {
+	return s.call("read", func() error {
+		mb, err := s.box(box)
+		if err != nil {
+			return err
+		}
+		for _, m := range mb.Messages {
+			if !slices.Contains(uids, m.UID) {
+				continue
+			}
+			stored, err1 := mail.SumCanonical(strings.NewReader(m.Octets))
+			unmarked, err2 := mail.SumCanonical(upload.Unmark(strings.NewReader(m.Octets)))
+			if err := errors.Join(err1, err2); err != nil {
+				return err
+			}
+			take(m.UID, stored, unmarked)
+		}
+		return nil
+	})
+}
+
 // SetFlags implements upload.Flagger.
 func (s *Server) SetFlags(_ context.Context, box upload.Box, changes []upload.FlagChange) error {
 	return s.call("set flags", func() error {
