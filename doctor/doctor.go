@@ -256,7 +256,7 @@ func (d *doctor) ceiling(ctx context.Context) {
 		if err != nil {
 			_ = src.Close()
 			if ctx.Err() == nil {
-				d.say("connections", Notice, "%d connections at a time work, one more was refused: %v", len(open), err)
+				d.say("connections", Notice, "%d connections at a time work, one more was refused: %s", len(open), words(err))
 			}
 			return
 		}
@@ -307,4 +307,12 @@ func (d *doctor) advise() {
 	default:
 		tell("upload", "works.")
 	}
+}
+
+// words are the server's own, where it said any.
+func words(err error) string {
+	if e, ok := errors.AsType[*mail.Error](err); ok && e.Server != "" {
+		return e.Server
+	}
+	return err.Error()
 }

@@ -46,7 +46,7 @@ func (c *session) enter() error {
 		return nil
 	}
 	if c.s.most > 0 && c.s.open >= c.s.most {
-		return errors.New("too many connections")
+		return &mail.Error{Op: "log in", Err: errors.New("refused"), Server: "NO too many connections"}
 	}
 	c.in = true
 	c.s.open++
@@ -153,7 +153,7 @@ func TestBadHabits(t *testing.T) {
 			t.Errorf("%s: %s", name, l)
 		}
 	}
-	for name, want := range map[string]string{"connections": "2 connections at a time work, one more was refused", "alert": "mind the gap", "appendlimit": "1000 octets"} {
+	for name, want := range map[string]string{"connections": "2 connections at a time work, one more was refused: NO too many connections", "alert": "mind the gap", "appendlimit": "1000 octets"} {
 		if level(t, r, name); !slices.ContainsFunc(r.Checks, func(c doctor.Check) bool { return c.Name == name && strings.Contains(c.Text, want) }) {
 			t.Errorf("%s does not say %q", name, want)
 		}

@@ -15,6 +15,7 @@ type state struct {
 	label, mailbox, waiting string
 	messages, planned       int64
 	octets, plannedOctets   int64
+	guessed                 bool // plannedOctets is made of the size of what has come
 	durable, failed         int64
 	elapsed                 time.Duration
 	at                      time.Time
@@ -140,10 +141,11 @@ func (l *line) text(s state, columns int) string {
 	if s.planned == 0 {
 		return Escape(label + "asking the server what is there")
 	}
-	parts := []string{
-		Count(s.messages) + "/" + Count(s.planned),
-		Octets(s.octets) + "/" + Octets(s.plannedOctets),
+	size := Octets(s.octets) + "/" + Octets(s.plannedOctets)
+	if s.guessed {
+		size = Octets(s.octets)
 	}
+	parts := []string{Count(s.messages) + "/" + Count(s.planned), size}
 	rate := l.rate()
 	if rate > 0 {
 		parts = append(parts, Octets(int64(rate))+"/s", left(float64(s.plannedOctets-s.octets)/rate))

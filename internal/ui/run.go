@@ -23,6 +23,7 @@ type Run struct {
 
 	// Added to by the engine's goroutines, read by the one that draws.
 	planned, plannedOctets atomic.Int64
+	unsized                atomic.Int64 // of planned, those whose octets nobody knows before they come
 	moved, movedOctets     atomic.Int64
 	durable, durableOctets atomic.Int64
 	failed                 atomic.Int64
@@ -54,7 +55,11 @@ func (r *Run) Notify(e mail.Event) {
 	case mail.EventMailbox:
 		r.planned.Add(e.N)
 		r.plannedOctets.Add(max(e.Octets, 0))
-		if e.N > 0 {
+		switch {
+		case e.N > 0 && e.Octets <= 0:
+			r.unsized.Add(e.N)
+			r.u.Detail("%s: %s to do", e.Ref.Mailbox, Plural(e.N, "message"))
+		case e.N > 0:
 			r.u.Detail("%s: %s to do, %s", e.Ref.Mailbox, Plural(e.N, "message"), Octets(e.Octets))
 		}
 	case mail.EventDone:
@@ -156,6 +161,10 @@ func (r *Run) state() state {
 		octets: max(r.movedOctets.Load(), r.durableOctets.Load()), plannedOctets: r.plannedOctets.Load(),
 		failed: r.failed.Load(), durable: r.durable.Load(),
 	}
+	if unsized := r.unsized.Load(); unsized > 0 { // as large as what has come so far
+		s.guessed = true
+		s.plannedOctets += int64(float64(s.octets) / float64(max(1, s.messages)) * float64(unsized))
+	}
 	if p := r.mailbox.Load(); p != nil {
 		s.mailbox = *p
 	}
@@ -169,7 +178,7 @@ func (r *Run) progress() map[string]any {
 	s := r.state()
 	return map[string]any{
 		"type": "progress", "mailbox": s.mailbox, "messages": s.messages, "planned": s.planned,
-		"octets": s.octets, "planned_octets": s.plannedOctets, "durable": s.durable, "failed": s.failed,
+		"octets": s.octets, "planned_octets": r.plannedOctets.Load(), "durable": s.durable, "failed": s.failed,
 		"waiting": s.waiting, "seconds": s.elapsed.Seconds(),
 	}
 }
@@ -180,8 +189,12 @@ func (r *Run) Status() { r.u.say(priorityNotice, "", r.Standing()) }
 // Standing says in one line where the run stands.
 func (r *Run) Standing() string {
 	s := r.state()
-	text := fmt.Sprintf("%s: %s of %s, %s of %s, %s durable, %s failed, after %s", r.label,
-		Count(s.messages), Plural(s.planned, "message"), Octets(s.octets), Octets(s.plannedOctets), Count(s.durable), Count(s.failed), Duration(s.elapsed))
+	about := ""
+	if s.guessed {
+		about = "about "
+	}
+	text := fmt.Sprintf("%s: %s of %s, %s of %s%s, %s durable, %s failed, after %s", r.label,
+		Count(s.messages), Plural(s.planned, "message"), Octets(s.octets), about, Octets(s.plannedOctets), Count(s.durable), Count(s.failed), Duration(s.elapsed))
 	if s.mailbox != "" {
 		text += ", in " + s.mailbox
 	}

@@ -373,3 +373,33 @@ func TestNarrowResults(t *testing.T) {
 		}
 	}
 }
+
+// What is fetched before its sizes are known is not said to be nearly done.
+func TestUnsized(t *testing.T) {
+	var out bytes.Buffer
+	u := New(Options{Out: &out, Err: &out})
+	r := u.Start("home")
+	defer r.End()
+	r.Notify(mail.Event{Kind: mail.EventMailbox, Ref: mail.Ref{Mailbox: "INBOX"}, N: 400})
+	r.Notify(mail.Event{Kind: mail.EventProgress, Octets: 100_000})
+	if s := r.state(); s.plannedOctets != 40_000_000 {
+		t.Errorf("before the first message: %+v", s)
+	}
+	r.Notify(mail.Event{Kind: mail.EventProgress, N: 40, Octets: 900_000})
+	r.Notify(mail.Event{Kind: mail.EventMailbox, Ref: mail.Ref{Mailbox: "Sent"}, N: 1, Octets: 500_000})
+	s := r.state()
+	l := newLine("home")
+	at := time.Now()
+	l.update(state{at: at})
+	s.at = at.Add(time.Second)
+	l.update(s)
+	if got := l.render(100, false); s.plannedOctets != 10_500_000 || !strings.Contains(got, "40/401, 1.0 MB, 1.0 MB/s, 10 s left") || !strings.Contains(got, "  9% [") {
+		t.Errorf("%+v\n%s", s, got)
+	}
+	if got := r.Standing(); !strings.Contains(got, "40 of 401 messages, 1.0 MB of about 10.5 MB,") {
+		t.Error(got)
+	}
+	if got := r.progress()["planned_octets"]; got != int64(500_000) {
+		t.Errorf("planned_octets %v", got)
+	}
+}
