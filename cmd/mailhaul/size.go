@@ -261,7 +261,7 @@ func barSection(title, note string, rows []ui.BarRow, color sheet.Color) sheet.S
 	}
 	for _, r := range rows {
 		s.Bars = append(s.Bars, sheet.Bar{
-			Label: r.Name, Text: ui.Octets(r.Octets) + " in " + ui.Count(r.Messages),
+			Label: r.Name, Text: ui.Octets(r.Octets) + ", " + ui.Plural(r.Messages, "message"),
 			Parts: []sheet.Part{{Share: float64(r.Octets) / float64(largest), Color: color}},
 		})
 	}

@@ -6,7 +6,10 @@ package report
 import (
 	"html/template"
 	"io"
+	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"mailhaul/internal/ui"
 )
@@ -108,16 +111,24 @@ func rects(parts []Part) (list []rect) {
 	return list
 }
 
+// cell is the class of a cell: n for numbers, w for text with a word that may be broken
+// to keep the table narrow.
+func cell(t *Table, i int, text string) string {
+	const longest = 20 // characters of a word that stays whole
+	switch {
+	case i < len(t.Head) && t.Head[i].Number:
+		return "n"
+	case slices.ContainsFunc(strings.Fields(text), func(w string) bool { return utf8.RuneCountInString(w) > longest }):
+		return "w"
+	}
+	return ""
+}
+
 var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"text":  ui.Escape,
 	"rects": rects,
 	"when":  func(t time.Time) string { return t.Format("2006-01-02 15:04 MST") },
-	"cell": func(t *Table, i int) string {
-		if i < len(t.Head) && t.Head[i].Number {
-			return "n"
-		}
-		return ""
-	},
+	"cell":  cell,
 }).Parse(`<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -143,7 +154,7 @@ p{margin:.3rem 0}
 .facts dt{color:var(--dim);font-size:.8rem}
 .facts dd{margin:0;font-size:1.15rem;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
 .facts .bad dd{color:var(--r);font-weight:700}
-.bar{display:grid;grid-template-columns:minmax(6rem,14rem) minmax(6rem,1fr) 11rem;gap:.2rem .8rem;align-items:center;padding:.15rem 0}
+.bar{display:grid;grid-template-columns:minmax(6rem,14rem) minmax(6rem,1fr) 14rem;gap:.2rem .8rem;align-items:center;padding:.15rem 0}
 .bar span{overflow-wrap:anywhere}
 .bar span:last-child{text-align:right;font-variant-numeric:tabular-nums;color:var(--dim);font-size:.9rem}
 .bar svg{width:100%;height:.9rem;display:block;background:var(--card);border-radius:.2rem}
@@ -154,8 +165,9 @@ p{margin:.3rem 0}
 table{border-collapse:collapse;width:100%;font-size:.9rem}
 th,td{padding:.3rem .6rem .3rem 0;text-align:left;border-bottom:1px solid var(--line);vertical-align:top}
 th{color:var(--dim);font-weight:600;white-space:nowrap}
-td{overflow-wrap:anywhere;min-width:5.6rem}
+td{min-width:5.6rem}td.w{overflow-wrap:anywhere}
 .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+.n+td:not(.n),.n+th:not(.n){padding-left:1.2rem}
 tr.bad td{color:var(--r)}
 @media (max-width:34rem){.bar{grid-template-columns:1fr auto}.bar svg{grid-column:1/3;grid-row:2}}
 </style>
@@ -178,7 +190,7 @@ tr.bad td{color:var(--r)}
 {{end}}{{with .Table}}{{$t := .}}<div class="scroll"><table>
 <thead><tr>{{range .Head}}<th{{if .Number}} class="n"{{end}}>{{text .Name}}</th>{{end}}</tr></thead>
 <tbody>
-{{range .Rows}}<tr{{if .Bad}} class="bad"{{end}}>{{range $i, $c := .Cells}}<td{{with cell $t $i}} class="{{.}}"{{end}}>{{text $c}}</td>{{end}}</tr>
+{{range .Rows}}<tr{{if .Bad}} class="bad"{{end}}>{{range $i, $c := .Cells}}<td{{with cell $t $i $c}} class="{{.}}"{{end}}>{{text $c}}</td>{{end}}</tr>
 {{end}}</tbody></table></div>
 {{with .More}}<p class="dim">{{text .}}</p>
 {{end}}{{end}}</section>

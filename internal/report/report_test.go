@@ -81,3 +81,20 @@ func TestCSV(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
+
+// Words of a common length are not broken in a table; what is longer may be.
+func TestCellsOfTables(t *testing.T) {
+	p := Page{Sections: []Section{{Table: &Table{
+		Head: []Column{{"mailbox", false}, {"n", true}},
+		Rows: []Row{{[]string{"Archive/2022", "12"}, false}, {[]string{strings.Repeat("é", 21), "1"}, false}},
+	}}}}
+	var b strings.Builder
+	if err := p.WriteHTML(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`<td>Archive/2022</td><td class="n">12</td>`, `<td class="w">ééé`} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %s", want)
+		}
+	}
+}
