@@ -3,6 +3,7 @@ package migrate_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -298,6 +299,40 @@ func TestDeleteExtraConcludesNothing(t *testing.T) {
 			p.count(p.to, "Box", 6)
 		})
 	}
+}
+
+// What we deleted at the source ourselves is not extra at the destination, nor is what
+// another source of the same archive still has.
+func TestDeleteExtraKeepsWhatWeDeleted(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, dovecot.Options{}, dovecot.Options{})
+	fill(t, p.from, "INBOX", many(0, 6)...)
+	p.pass(nil, nil)
+	if _, res, err := p.pass(migrate.RemoveSource, nil); err != nil || res.Deleted != 6 {
+		t.Fatalf("%v %+v", err, res)
+	}
+	fill(t, p.from, "INBOX", many(10, 4)...) // so that the mailbox is not an emptied one
+	p.pass(nil, nil)
+	// 10 and 11 go at the source; 10 is at another one, too.
+	var ten int64
+	p.do(p.l.Messages(t.Context(), "INBOX", func(h mail.Held) error {
+		if h.Receipt.Digest == sha256.Sum256(bytes.ReplaceAll(message(10, "body").Octets, []byte("\r\n"), []byte("\n"))) {
+			ten = h.Message
+		}
+		return nil
+	}))
+	const other = "pop3:ada@other.example.org"
+	in := mail.Info{Ref: mail.Ref{Account: other, Mailbox: "INBOX", UID: "x"}, Size: -1}
+	p.do(p.l.Record(t.Context(), mail.Change{
+		Adopted: []mail.Adoption{{Info: in, Message: ten}}, Cursors: []mail.Cursor{{Account: other, Mailbox: "INBOX", State: "s"}},
+	}))
+	p.do(p.from.Expunge("ada", "INBOX", "7:8"))
+	for run, want := range []int64{0, 1} {
+		if _, res, err := p.pass(migrate.RemoveExtra, nil); err != nil || res.Deleted != want {
+			t.Errorf("run %d: %v %+v", run, err, res)
+		}
+	}
+	p.count(p.to, "INBOX", 9)
 }
 
 // liar is a source that tells less than it has.
