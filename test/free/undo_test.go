@@ -203,3 +203,34 @@ func TestUndoIsFinal(t *testing.T) {
 		})
 	}
 }
+
+// So does what came back by other ways, once undo has seen it there.
+func TestUndoOfWhatIsBackIsFinal(t *testing.T) {
+	s := dovecot.Start(t, dovecot.Options{})
+	w := undoVariants[0].freed(t, s, 0)
+	defer os.RemoveAll(w.Root)
+	var back []dovecot.Message
+	left := w.atServer(t, s)
+	for _, m := range messages() {
+		if d := digestOf(m); left[d] > 0 {
+			left[d]--
+		} else {
+			back = append(back, m)
+		}
+	}
+	if err := s.Append(w.User, "INBOX", back...); err != nil {
+		t.Fatal(err)
+	}
+	if res, err := w.undo(); err != nil || res.Uploaded != 0 || res.Listed != int64(len(back)) {
+		t.Errorf("%+v %v", res, err)
+	}
+	if err := s.Expunge(w.User, "INBOX", "1:*"); err != nil {
+		t.Fatal(err)
+	}
+	if res, err := w.undo(); err != nil || res.Listed != 0 {
+		t.Errorf("%+v %v", res, err)
+	}
+	if n, err := s.Count(w.User, "INBOX"); err != nil || n != 0 {
+		t.Errorf("%d are back (%v)", n, err)
+	}
+}
