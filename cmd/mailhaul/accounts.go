@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -258,6 +259,20 @@ func (a *app) accountRemove(ctx context.Context, name string, yes, dryRun bool) 
 		}
 	}
 	a.ui.Done("%s: removed from %s; the archive stays", name, f.Path)
+	a.sayLeft(ctx, ac, f.Path)
 	a.ui.Object(map[string]any{"type": "summary", "command": "account remove", "account": name, "exit": exitDone})
 	return nil
+}
+
+// sayLeft names what an account that was removed leaves behind, but for its archive.
+func (a *app) sayLeft(ctx context.Context, ac *config.Account, configuration string) {
+	if file := ac.Entry.File; file != "" && filepath.Dir(file) == secretsBeside(configuration) {
+		a.ui.Note("%s: its password stays in %s", ac.Name, file)
+	}
+	for _, s := range (&scheduleFlags{}).schedulers() {
+		if in, err := s.Find(ctx, ac.Name); err == nil && in != nil {
+			a.ui.Note("%s: its schedule stays, and runs of it will fail; to remove it: mailhaul schedule %s --remove", ac.Name, ac.Name)
+			return
+		}
+	}
 }

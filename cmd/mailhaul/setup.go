@@ -295,6 +295,11 @@ func absoluteOr(path string) string {
 	return absolute(path)
 }
 
+// secretsBeside is where passwords are kept that no keyring takes.
+func secretsBeside(configuration string) string {
+	return filepath.Join(filepath.Dir(configuration), "secrets")
+}
+
 // keep stores the password where the account then says it is; undo takes it away.
 func (s *setting) keep(ctx context.Context, configuration, name string, ac *account) (keys []config.Key, where string, undo func(), err error) {
 	undo = func() {}
@@ -316,7 +321,7 @@ func (s *setting) keep(ctx context.Context, configuration, name string, ac *acco
 		}
 		s.a.ui.Warn(err)
 	}
-	dir := filepath.Join(filepath.Dir(configuration), "secrets")
+	dir := secretsBeside(configuration)
 	fsys, err := durable.MakeRoot(dir)
 	if err == nil {
 		err = os.Chmod(dir, 0o700)
