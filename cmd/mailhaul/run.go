@@ -101,8 +101,8 @@ func wantsJSON(args []string) bool {
 func (a *app) newUI() *ui.UI {
 	o := ui.Options{
 		Out: a.stdout, Err: a.stderr,
-		OutWidth: func() int { return columnsOf(a.stdout) },
-		Quiet:    a.flags.quiet, Verbose: a.flags.verbose, JSON: a.flags.json, Journal: isJournal(a.stderr),
+		OutWidth: func() int { return columnsOf(a.stdout) }, Plain: !localeIsUTF8(),
+		Quiet: a.flags.quiet, Verbose: a.flags.verbose, JSON: a.flags.json, Journal: isJournal(a.stderr),
 	}
 	if f, ok := a.stderr.(*os.File); ok && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(f.Fd())) {
 		o.Terminal = true

@@ -36,6 +36,7 @@ type Options struct {
 	Verbose  bool       // more than needed
 	JSON     bool       // results as JSON lines
 	Program  string     // stands before errors; "" for mailhaul
+	Plain    bool       // the terminal shows no dots of its own: what is cut ends in ~
 	Journal  bool       // Err leads to the journal of systemd, which knows priorities
 }
 
@@ -157,7 +158,12 @@ func (u *UI) result(indent int, line string) {
 	if u.opt.JSON {
 		return
 	}
-	u.out([]byte(wrap(Escape(line), u.Columns(), indent) + "\n"))
+	text := Escape(line)
+	columns := u.Columns()
+	if columns > 0 {
+		text = u.dots(text)
+	}
+	u.out([]byte(wrap(text, columns, indent) + "\n"))
 }
 
 // Done prints one line of what a verb did, unless quiet: Result is for verbs that are
@@ -282,9 +288,18 @@ func (u *UI) say(priority int, prefix, text string) {
 	u.clear()
 	line := prefix + Escape(text)
 	if u.opt.Terminal {
-		line = wrap(line, u.opt.Width(), 2)
+		line = wrap(u.dots(line), u.opt.Width(), 2)
 	}
 	_, _ = io.WriteString(u.opt.Err, line+"\n") // nowhere left to complain
+}
+
+// dots writes … so that a terminal without UTF-8 shows it: ~ where a word was cut,
+// which takes no more room, else three dots.
+func (u *UI) dots(text string) string {
+	if !u.opt.Plain {
+		return text
+	}
+	return strings.ReplaceAll(strings.ReplaceAll(text, " …", " ..."), "…", "~")
 }
 
 func (u *UI) out(b []byte) {

@@ -403,3 +403,18 @@ func TestUnsized(t *testing.T) {
 		t.Errorf("planned_octets %v", got)
 	}
 }
+
+// A terminal without UTF-8 gets no dots of UTF-8; a pipe gets what it always got.
+func TestPlainDots(t *testing.T) {
+	for columns, want := range map[int]string{0: "Looking for a …\nnoreply@s…\n", 80: "Looking for a ...\nnoreply@s~\n"} {
+		var out, errs bytes.Buffer
+		u := New(Options{Out: &out, Err: &errs, Plain: true, Terminal: columns > 0, OutWidth: func() int { return columns }})
+		u.Result("Looking for a …")
+		u.Result("%s", Pad("noreply@shop.example", 10))
+		u.Note("Looking for a …")
+		u.Note("%s", Pad("noreply@shop.example", 10))
+		if out.String() != want || errs.String() != want {
+			t.Errorf("%d columns: %q, %q", columns, out.String(), errs.String())
+		}
+	}
+}
