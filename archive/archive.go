@@ -78,12 +78,15 @@ type Found struct {
 	Anchor Anchor
 }
 
-// Flagger is an Archive that keeps flags in a place mail readers see.
+// Flagger is an Archive that keeps flags and INTERNALDATE in a place mail readers see.
 type Flagger interface {
 	// SetFlags merges three ways (mail.MergeFlags): what changed between base and
 	// now, both as seen at the server, is applied to the flags on disk. It returns
 	// the receipt with its new place.
 	SetFlags(ctx context.Context, rc mail.Receipt, base, now mail.Flags) (mail.Receipt, error)
+	// SetDate sets the INTERNALDATE of a message. A missing one is an error for which
+	// errors.Is(err, fs.ErrNotExist) holds.
+	SetDate(ctx context.Context, rc mail.Receipt, date time.Time) error
 }
 
 // Opener is an Archive that opens many messages faster together than one by one.

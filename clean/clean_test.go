@@ -593,6 +593,51 @@ func TestTwinOfWhatIsNotArchived(t *testing.T) {
 	w.left("1", "2")
 }
 
+// headered is a server that gives headers; without those of the UIDs in refuses.
+type headered struct {
+	*server
+	refuses string
+}
+
+func (s headered) Headers(_ context.Context, _ mail.Mailbox, wants []mail.Want, deliver mail.Deliver) error {
+	for _, w := range wants {
+		m := s.messages[s.find(mail.Ref{UIDValidity: s.validity, UID: w.UID})]
+		header, _, _ := strings.Cut(m.wire, "\r\n\r\n")
+		var r io.Reader = strings.NewReader(header + "\r\n\r\n")
+		var err error
+		if w.UID == s.refuses {
+			r, err = nil, errors.New("not now")
+		}
+		if err := deliver(mail.Info{Ref: mail.Ref{UID: w.UID}}, r, err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Where there are headers to compare, the same size alone keeps nothing.
+func TestTwinsAreToldByTheirHeaders(t *testing.T) {
+	for _, refuses := range []string{"", "5"} {
+		w := newWorld(t)
+		w.put("1", 100)
+		w.put("2", 100, notArchived, func(m *message, _ *mail.Archived) { m.wire = w.s.messages[0].wire })
+		w.put("3", 100)
+		w.put("4", 100)
+		w.put("5", 1, notArchived) // not selected
+		o := w.options()
+		o.Source = headered{w.s, refuses}
+		res := w.run(o)
+		if want := int64(2); refuses == "" && (res.Deleted != want || res.Stayed[clean.WhyTwin] != 1) {
+			t.Errorf("%+v", res)
+		}
+		if refuses == "" {
+			w.left("1", "2", "5")
+		} else {
+			w.left("1", "2", "3", "4", "5") // it may be equal to any
+		}
+	}
+}
+
 func TestNewUIDValidityDeletesNothing(t *testing.T) {
 	w := newWorld(t)
 	w.put("1", 100)

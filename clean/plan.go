@@ -25,7 +25,7 @@ const (
 	WhyNoUID       = "the server gives no reliable identifier"
 	WhyChanged     = mail.WhyChanged
 	WhyEnough      = "not needed, since the older ones are enough"
-	WhyTwin        = "another of the same size is not in the archive yet"
+	WhyTwin        = "another that may be equal is not in the archive yet"
 )
 
 // Plan is what would go and what would stay.
@@ -183,7 +183,9 @@ func (p *planner) mailbox(ctx context.Context, mb mail.Mailbox) (*MailboxPlan, e
 	}
 	mp.nameless = !named && mp.Why[WhyNoUID] > 0
 	if !p.Copies {
-		mp.keepTwins(open)
+		if err := p.keepTwins(ctx, mp, k, open); err != nil {
+			return nil, err
+		}
 	}
 	if err := p.ignored(ctx, mp, unclaimed); err != nil || p.DryRun {
 		return mp, err
@@ -358,18 +360,4 @@ func (p *Plan) sum() {
 		p.Stay.Messages += m.Stay.Messages
 		p.Stay.Octets += m.Stay.Octets
 	}
-}
-
-// keepTwins keeps what has the size of a message that is not archived yet. That
-// could be one more copy of the same octets: it would be taken for the one that was
-// deleted, come back, and not be archived as a message of its own.
-func (m *MailboxPlan) keepTwins(open map[int64]bool) {
-	m.doom = slices.DeleteFunc(m.doom, func(c candidate) bool {
-		if !open[c.size] {
-			return false
-		}
-		m.Stay.add(c.size)
-		m.Why[WhyTwin]++
-		return true
-	})
 }

@@ -25,9 +25,9 @@ type Archive struct {
 	Ledger Ledger
 	Open   func(ctx context.Context, rc mail.Receipt) (io.ReadCloser, error)
 	Path   string
-	// Accounts are the names in the ledger of the account on the other side, and
-	// Boxes its mailboxes: what the ledger knows of them says which messages need
-	// not be there.
+	// Accounts are the names in the ledger of the account on the other side, its own
+	// first, which decides where it knows a message, and Boxes its mailboxes: what the
+	// ledger knows of them says which messages need not be there.
 	Accounts []string
 	Boxes    []string
 	// Source says that the archive was filled from that account: only what came
@@ -66,6 +66,7 @@ func (a *Archive) readFates(ctx context.Context) error {
 		return err
 	}
 	for _, account := range a.Accounts {
+		fate := make(map[int64]Need) // of this account: one live claim is enough
 		for _, box := range a.Boxes {
 			err := a.Ledger.Claims(ctx, account, box, func(c mail.Claim) error {
 				if _, ok := here[c.Message]; !ok && c.Gone.IsZero() {
@@ -79,13 +80,18 @@ func (a *Archive) readFates(ctx context.Context) error {
 				case a.Source:
 					need = GoneBefore
 				}
-				if old, known := a.fate[c.Message]; !known || need < old {
-					a.fate[c.Message] = need
+				if old, known := fate[c.Message]; !known || need < old {
+					fate[c.Message] = need
 				}
 				return nil
 			})
 			if err != nil {
 				return err
+			}
+		}
+		for id, need := range fate {
+			if _, known := a.fate[id]; !known {
+				a.fate[id] = need
 			}
 		}
 	}

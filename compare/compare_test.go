@@ -323,6 +323,20 @@ func TestArchive(t *testing.T) {
 	}
 }
 
+// The account that is compared knows best what was there: what another protocol saw
+// before is older, or says nothing of it.
+func TestArchiveOfTwoProtocols(t *testing.T) {
+	gone := time.Unix(1, 0)
+	l := archiveOf(one, two, three)
+	l.claims["imap:a@r"] = []mail.Claim{{Message: 1}, {Message: 2, Gone: gone, GoneBy: "server"}}
+	l.claims["pop3:a@r"] = []mail.Claim{{Message: 1}, {Message: 2}, {Message: 3}}
+	a := &Archive{Ledger: l, Open: l.open, Path: "/archive", Accounts: []string{"imap:a@r", "pop3:a@r"}, Boxes: []string{"INBOX"}, Source: true}
+	_, found := run(t, Options{Left: a, Right: Server(&account{key: "imap:a@r", boxes: []box{{"INBOX", msgs(one)}}}), Both: true})
+	if d := cmp.Diff([]string{"missing INBOX/3 three"}, found); d != "" {
+		t.Error(d)
+	}
+}
+
 func TestAcceptedRemovals(t *testing.T) {
 	l := archiveOf(one)
 	l.claims["imap:a@r"] = []mail.Claim{{Message: 1, UID: "1"}, {Message: 77, UID: "2"}}

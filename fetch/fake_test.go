@@ -237,6 +237,7 @@ type fakeArchive struct {
 	pending []mail.Receipt
 	durable map[string][]string // canonical octets by mailbox
 	flags   map[string]mail.Flags
+	dates   map[string]time.Time // that were set
 	n       int
 	failAt  int    // the n-th Append fails
 	busy    string // mailbox that another program has locked
@@ -246,7 +247,7 @@ type fakeArchive struct {
 }
 
 func newArchive() *fakeArchive {
-	return &fakeArchive{at: map[string]string{}, durable: map[string][]string{}, flags: map[string]mail.Flags{}}
+	return &fakeArchive{at: map[string]string{}, durable: map[string][]string{}, flags: map[string]mail.Flags{}, dates: map[string]time.Time{}}
 }
 
 var errDisk = &mail.Error{Kind: mail.KindDisk, Err: errors.New("no space left on device")}
@@ -298,6 +299,13 @@ func (a *fakeArchive) SetFlags(_ context.Context, rc mail.Receipt, base, now mai
 	defer a.mu.Unlock()
 	a.flags[rc.Place] = mail.MergeFlags(base, now, a.flags[rc.Place])
 	return rc, nil
+}
+
+func (a *fakeArchive) SetDate(_ context.Context, rc mail.Receipt, date time.Time) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.dates[rc.Place] = date
+	return nil
 }
 
 // fakeLedger is the naive form of what a ledger must do.

@@ -35,6 +35,7 @@ type copyOf struct {
 	header  mail.Digest
 	date    int64  // INTERNALDATE in seconds since 1970
 	content string // UID of the claim by content that stands on it, or ""
+	sure    bool   // date is one that a server gave
 	taken   bool
 }
 
@@ -106,7 +107,7 @@ func (b *book) add(h mail.Held, content string) {
 	}
 	c := &copyOf{
 		message: h.Message, digest: h.Receipt.Digest, header: h.Receipt.Header, content: content,
-		date: h.Receipt.Info.InternalDate.Unix(),
+		date: h.Receipt.Info.InternalDate.Unix(), sure: h.Receipt.Info.DateFrom == mail.DateInternal,
 	}
 	b.bySize[h.Receipt.Wire] = append(b.bySize[h.Receipt.Wire], c)
 	b.byDig[c.digest] = append(b.byDig[c.digest], c)
@@ -343,6 +344,9 @@ func (t *take) adopt(ctx context.Context, in mail.Info, c *copyOf, fetched bool)
 	if t.DryRun {
 		return nil
 	}
+	if err := t.setDate(ctx, in, c); err != nil {
+		return err
+	}
 	if base != in.Flags {
 		fc, err := t.setFlags(ctx, flagChange{message: c.message, base: base, now: in.Flags})
 		if err != nil {
@@ -351,5 +355,22 @@ func (t *take) adopt(ctx context.Context, in mail.Info, c *copyOf, fetched bool)
 		a.Place = fc.Place
 	}
 	t.pipeline.adopt(a)
+	return nil
+}
+
+// setDate writes the server's own date where mail readers see it, in the place of one
+// read from the message; the ledger does the same with its record.
+func (t *take) setDate(ctx context.Context, in mail.Info, c *copyOf) error {
+	flagger, ok := t.Archive.(Flagger)
+	if !ok || c.sure || in.DateFrom != mail.DateInternal || in.InternalDate.IsZero() || in.InternalDate.Unix() == c.date {
+		return nil
+	}
+	held, err := t.Ledger.Message(ctx, c.message)
+	if err != nil {
+		return err
+	}
+	if err := flagger.SetDate(ctx, held.Receipt, in.InternalDate); !isNotExist(err) {
+		return err
+	}
 	return nil
 }

@@ -21,9 +21,10 @@ type Archive interface {
 	Commit(ctx context.Context) (mail.Group, error)
 }
 
-// Flagger is an Archive that keeps flags where mail readers see them.
+// Flagger is an Archive that keeps flags and dates where mail readers see them.
 type Flagger interface {
 	SetFlags(ctx context.Context, rc mail.Receipt, base, now mail.Flags) (mail.Receipt, error)
+	SetDate(ctx context.Context, rc mail.Receipt, date time.Time) error
 }
 
 // Learner is an Archive that may hold messages of earlier runs that the ledger lacks.

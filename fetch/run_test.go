@@ -213,6 +213,10 @@ func TestOtherProtocolSharesTheMailbox(t *testing.T) {
 		if got := w.archive.flags[w.ledger.messages[i].Receipt.Place]; got != want {
 			t.Errorf("%s: flags %q, want %q", subject, got, want)
 		}
+		// c got the time of fetching from us, the others a date that a server gave.
+		if got := w.archive.dates[w.ledger.messages[i].Receipt.Place]; got.Equal(time.Unix(1700000000, 0)) != (subject == "c") {
+			t.Errorf("%s: date set to %v", subject, got)
+		}
 	}
 }
 
@@ -486,6 +490,23 @@ func TestLargeAndLyingSizes(t *testing.T) {
 	}
 	w.source.validity["INBOX"] = 2
 	w.want(w.run(), 0, 5, 0, 0, 5)
+}
+
+// POP3 cannot send a message without a final line end: the server adds one, and many
+// do not count it.
+func TestAddedLineEndIsNotSuspicious(t *testing.T) {
+	for account, suspicious := range map[string]int64{"pop3:ada@example.org": 1, "imap:ada@example.org": 3} {
+		w := newWorld(t)
+		w.source.account = account
+		text := message("one line\r\nthe last")
+		size := int64(len(text))
+		w.put("1", text).size = size - 2
+		w.put("2", text).size = size - int64(strings.Count(text, "\n")) - 1 // line ends as one octet, the last one not at all
+		w.put("3", text).size = size - 1
+		if res := w.run(); res.Suspicious != suspicious {
+			t.Errorf("%s: %d suspicious, want %d", account, res.Suspicious, suspicious)
+		}
+	}
 }
 
 func TestSuspicious(t *testing.T) {

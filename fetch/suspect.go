@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"bytes"
+	"strings"
 
 	"mailhaul/mail"
 )
@@ -25,13 +26,18 @@ func suspect(in mail.Info, sums mail.Sums, canonical []byte) func(mail.Sums) str
 }
 
 // suspectSize says whether the length fits what the server listed. Servers that
-// count line ends as one octet are believed, too.
+// count line ends as one octet are believed, too, and over POP3 those that do not
+// count the line end they have to add to a message without a final one.
 func suspectSize(in mail.Info, sums mail.Sums) string {
 	switch {
 	case sums.Wire == 0:
 		return "the server sent no octets"
-	case in.Size >= 0 && in.Size != sums.Wire && in.Size != sums.Octets:
-		return mail.SizeDoubt(in.Size, sums.Wire)
+	case in.Size < 0, in.Size == sums.Wire, in.Size == sums.Octets:
+		return ""
+	case isPOP3(in) && (in.Size+2 == sums.Wire || in.Size+1 == sums.Octets):
+		return ""
 	}
-	return ""
+	return mail.SizeDoubt(in.Size, sums.Wire)
 }
+
+func isPOP3(in mail.Info) bool { return strings.HasPrefix(in.Ref.Account, "pop3:") }

@@ -98,6 +98,9 @@ func (t *take) ref(uid string) mail.Ref {
 
 func (t *take) failLocked(ref mail.Ref, err error) {
 	t.counts.Failed++
+	if mail.HintOf(err) == "" {
+		err = &mail.Error{Kind: mail.KindOf(err), Err: err, Hint: "it is not archived, and will not be deleted; the next run asks for it again"}
+	}
 	t.Notify(mail.Event{Kind: mail.EventFailed, Ref: ref, Err: err})
 }
 

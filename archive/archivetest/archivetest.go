@@ -31,6 +31,7 @@ func Run(t *testing.T, open Open) {
 	t.Run("Dates", func(t *testing.T) { dates(t, open) })
 	t.Run("Flags", func(t *testing.T) { flags(t, open) })
 	t.Run("SetFlags", func(t *testing.T) { setFlags(t, open) })
+	t.Run("SetDate", func(t *testing.T) { setDate(t, open) })
 	t.Run("MailboxNames", func(t *testing.T) { mailboxNames(t, open) })
 	t.Run("Equal", func(t *testing.T) { equalMessages(t, open) })
 	t.Run("ReaderFails", func(t *testing.T) { readerFails(t, open) })

@@ -192,6 +192,38 @@ func setFlags(t *testing.T, open Open) {
 	}
 }
 
+func setDate(t *testing.T, open Open) {
+	fsys, dir := realFS(t)
+	a := open(t, fsys, NewLedger())
+	defer a.Close()
+	dater, ok := a.(archive.Flagger)
+	if !ok {
+		return // the date in it is that of archiving
+	}
+	mustAppend(t, a, Message{Mailbox: "INBOX", Wire: "Subject: x\r\n\r\n"})
+	rc := mustCommit(t, a).Receipts[0]
+	ctx := context.Background()
+	date := time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
+	if err := dater.SetDate(ctx, rc, date); err != nil {
+		t.Fatal(err)
+	}
+	if err := prove(a, rc); err != nil {
+		t.Error(err)
+	}
+	gone := rc
+	gone.Place = "INBOX/cur/1.x.y:2,"
+	if err := dater.SetDate(ctx, gone, date); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("date of a message that is not there: %v", err)
+	}
+	b := open(t, reopen(t, dir), NewLedger())
+	defer b.Close()
+	for got, err := range b.Receipts(ctx, "INBOX") {
+		if err != nil || !got.Info.InternalDate.Equal(date) || got.Digest != rc.Digest {
+			t.Errorf("on disk: %v, %v", got.Info.InternalDate, err)
+		}
+	}
+}
+
 // MailboxNames are names that some file system cannot hold, or takes for others.
 var MailboxNames = []string{
 	"INBOX", "inbox", "Inbox", "INBOX/cur", "cur", "new", "tmp", "CUR", "a", "A", "a/b", "A/b", "a/B", "a//b", "/a", "a/", "/",

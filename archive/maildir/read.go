@@ -340,6 +340,33 @@ func (a *Archive) SetFlags(ctx context.Context, rc mail.Receipt, base, now mail.
 	return rc, nil
 }
 
+// SetDate implements archive.Flagger. A power loss may bring the old date back.
+func (a *Archive) SetDate(ctx context.Context, rc mail.Receipt, date time.Time) error {
+	dir, stem, err := splitPlace(rc.Place)
+	if err != nil {
+		return err
+	}
+	b := a.box(rc.Info.Ref.Mailbox)
+	if b.dir != dir {
+		return fmt.Errorf("%q is no place in %s: %w", rc.Place, rc.Info.Ref.Mailbox, fs.ErrNotExist)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for round := range 3 { // a reader may rename it just now
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		var name string
+		if name, err = a.index.find(a.fsys, b.dir, stem, round > 0); err == nil {
+			err = a.fsys.Chtimes(name, date)
+		}
+		if !errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotIndexed) {
+			break
+		}
+	}
+	return diskError(rc.Info.Ref, "set date of "+rc.Place, err)
+}
+
 // rename changes the flags in the name of a file and returns all the flags the
 // message has then; b.mu is held.
 func (a *Archive) rename(b *box, stem string, had, base, now mail.Flags, again bool) (mail.Flags, error) {

@@ -85,9 +85,8 @@ func (w *verifying) against(ctx context.Context, v *vault.Vault, src fetch.Sourc
 			side.Accounts, side.Source = append(side.Accounts, held), true
 		}
 	}
-	if !slices.Contains(side.Accounts, src.Account()) {
-		side.Accounts = append(side.Accounts, src.Account())
-	}
+	side.Accounts = slices.DeleteFunc(side.Accounts, func(held string) bool { return held == src.Account() })
+	side.Accounts = append([]string{src.Account()}, side.Accounts...) // it knows best what was there
 	if side.Boxes, err = boxNames(ctx, v, boxes); err != nil {
 		return compare.Result{}, err
 	}

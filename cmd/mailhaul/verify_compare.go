@@ -214,7 +214,7 @@ func (w *verifying) found(f compare.Finding) {
 		d.Wrong, d.Reason = true, "missing at "+right
 		d.Hint = "mailhaul migrate sends it"
 		if w.s.Archive != "" {
-			d.Hint = "mailhaul upload puts it there; if it was removed there on purpose, the next backup records that"
+			d.Hint = "mailhaul upload puts it there; if it was removed there on purpose, the next backup records that (where the whole mailbox went, leave it out with --exclude)"
 		}
 	case compare.Unarchived:
 		d.Wrong, d.Reason, d.Hint = true, "not in the archive", "mailhaul backup copies it"
