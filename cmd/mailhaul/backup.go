@@ -110,7 +110,7 @@ func (a *app) backup(ctx context.Context, source, archive string, o backupFlags)
 func backupSummary(dryRun bool) ui.Summary {
 	return ui.Summary{
 		Command: "backup", DryRun: dryRun,
-		Listed: new(int64), Archived: new(int64), Adopted: new(int64), Skipped: new(int64), Failed: new(int64), Suspicious: new(int64),
+		Listed: new(int64), Archived: new(int64), Adopted: new(int64), Deleted: new(int64), Skipped: new(int64), Failed: new(int64), Suspicious: new(int64),
 	}
 }
 

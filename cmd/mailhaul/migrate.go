@@ -112,7 +112,9 @@ source's.`,
 }
 
 func (a *app) migrate(ctx context.Context, source, dest string, o migrateFlags) error {
-	return a.transfer(ctx, uploadSummary("migrate", o.dryRun), func(ctx context.Context, s *ui.Summary, label *string) error {
+	sum := uploadSummary("migrate", o.dryRun)
+	sum.Deleted = new(int64) // with --delete-source
+	return a.transfer(ctx, sum, func(ctx context.Context, s *ui.Summary, label *string) error {
 		return a.migrateFrom(ctx, source, dest, o, s, label)
 	})
 }

@@ -282,7 +282,7 @@ func pop3Attacks() []attack {
 			write(c, "+OK\r\nSubject: something else\r\n\r\n.\r\n")
 			return true
 		}}), held: 3, left: 3},
-		{name: "20 odd octets", start: pop3(odd, testserver.POP3Faults{}), exit: 3, held: 7},
+		{name: "20 odd octets", start: pop3(odd, testserver.POP3Faults{}), held: 7},
 		{name: "21 EXPIRE 0", start: pop3(three, testserver.POP3Faults{Expire0: true}), held: 3},
 
 		// Faults of the line and of the server (section 3).
