@@ -111,11 +111,21 @@ func (l *Ledger) settleDeletion(r *Deleted) error {
 		if err == nil && r.Moved.Ref.UID != "" {
 			err = l.claimTrashed(r)
 		}
+		if err == nil {
+			err = l.relist(r.ID)
+		}
 		if err != nil {
 			return err
 		}
 	}
 	return l.db.exec("UPDATE deletion SET state = ? WHERE id = ? AND state = 0", state, r.ID)
+}
+
+// relist has the next run look at what a POP3 mailbox lists, even if that is what it
+// was before the deletion: then the server has ignored it.
+func (l *Ledger) relist(deletion int64) error {
+	return l.db.exec(`UPDATE box SET cursor = '' WHERE id = (SELECT claim >> 40 FROM deletion WHERE id = ?) AND cursor <> ''
+		AND account IN (SELECT id FROM account WHERE name LIKE 'pop3:%')`, deletion)
 }
 
 // claimTrashed claims a message where it lies in the trash.

@@ -664,6 +664,37 @@ func TestWrongClaimForgetsTheCursor(t *testing.T) {
 	}
 }
 
+// A POP3 mailbox that lists after a deletion what it did before is looked at again: the
+// server has ignored it.
+func TestDeletionForgetsTheCursorOfPOP3(t *testing.T) {
+	for account, want := range map[string]string{"pop3:ada@example.org@mail.example.org": "", testAccount: "1"} {
+		l := mustOpen(t, t.TempDir())
+		ctx := context.Background()
+		rc, _ := proofOf(t, "a message")
+		rc.Info.Ref.Account = account
+		proof, err := mail.Prove(rc, strings.NewReader("a message"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		record(t, l, mail.Change{
+			Archived: []mail.Archived{{Receipt: rc}}, Cursors: []mail.Cursor{{Account: account, Mailbox: "INBOX", State: "1"}},
+		})
+		ids, err := l.IntendDeletions(ctx, []mail.Doomed{{Claim: claimsOf(t, l, account, "INBOX")[0].ID, Proof: proof}}, "all", mail.ModeExpunge)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for gone, state := range []string{"1", want} {
+			if err := l.SettleDeletions(ctx, []mail.DeletionResult{{ID: ids[0], Gone: gone == 1}}); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := l.Cursor(ctx, account, "INBOX"); err != nil || got != state {
+				t.Errorf("%s, gone %d: %q, want %q (%v)", account, gone, got, state, err)
+			}
+			ids, _ = l.IntendDeletions(ctx, []mail.Doomed{{Claim: claimsOf(t, l, account, "INBOX")[0].ID, Proof: proof}}, "all", mail.ModeExpunge)
+		}
+	}
+}
+
 func TestDeletions(t *testing.T) {
 	l := mustOpen(t, t.TempDir())
 	ctx := context.Background()

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -343,8 +344,30 @@ func TestPOP3ThenIMAP(t *testing.T) {
 					t.Errorf("the second protocol: %+v", sum)
 				}
 				same(t, "INBOX", wanted(t, s, user, "INBOX"), held(t, format, archive, "INBOX"))
+				if format == "maildir" {
+					sameDates(t, s, user, archive)
+				}
 			})
 		}
+	}
+}
+
+// sameDates holds the dates of the files of INBOX against the server's.
+func sameDates(t *testing.T, s *dovecot.Server, user, archive string) {
+	t.Helper()
+	there, err := s.Messages(user, "INBOX")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, got := make(map[string]int), make(map[string]int)
+	for _, m := range there {
+		want[digest(canonical(m.Octets))+m.Date.UTC().String()]++
+	}
+	for _, f := range maildir(t, archive, "INBOX") {
+		got[digest(f.octets)+f.mtime.UTC().String()]++
+	}
+	if !maps.Equal(want, got) {
+		t.Errorf("dates: %v, want %v", got, want)
 	}
 }
 
