@@ -18,7 +18,7 @@ func sentTo(srv *testserver.IMAP) string { return strings.Join(srv.Sent(), "\n")
 // what is too much would be read as commands.
 func TestAppendedAsAnnounced(t *testing.T) {
 	for name, octets := range map[string]string{
-		"longer": "Subject: x\r\n\r\nA1 DELETE INBOX\r\n", "shorter": "Subj",
+		"longer": "0123456789" + strings.Repeat("\r\nA1 DELETE INBOX", 10_000), "shorter": "Subj",
 	} {
 		for _, caps := range []string{"LITERAL+", ""} {
 			srv := &testserver.IMAP{Capabilities: loginCaps + caps, Boxes: map[string][]testserver.IMAPMessage{}}
