@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -205,6 +206,11 @@ func TestSample(t *testing.T) {
 		if wrong == 0 && (left.fetched > 200 || right.fetched != left.fetched || right.headers > 0) {
 			t.Errorf("%d and %d messages, %d headers were fetched", left.fetched, right.fetched, right.headers)
 		}
+	}
+	less := &account{key: "r", boxes: []box{{"INBOX", msgs(slices.Concat(all[:200], all[203:])...)}}}
+	res, found := run(t, Options{Left: Server(&account{key: "l", boxes: []box{{"INBOX", msgs(all...)}}}), Right: Server(less), Share: 0.001})
+	if res.Missing != 3 || res.Complete() || res.Unsampled < 300 {
+		t.Errorf("what a side has fewer of is in every sample: %v %+v", found, res.Counts)
 	}
 	left := &account{key: "l", boxes: []box{{"INBOX", msgs(one)}, {"B", msgs(two)}}}
 	if res, found := run(t, Options{Left: Server(left), Right: Server(&account{key: "r"}), Share: 0.001}); res.Missing != 2 {

@@ -240,7 +240,7 @@ func (c *comparison) digests(ctx context.Context, m *Mailbox, l, r *list) error 
 
 // sample leaves out what the sample does not want. Messages of one size are
 // chosen together on both sides, so that a message and its copy both are; at
-// least one size of each mailbox is.
+// least one size of each mailbox is, and those of which one side has more.
 func (c *comparison) sample(l, r *list) {
 	if c.Share >= 1 {
 		return
@@ -252,13 +252,41 @@ func (c *comparison) sample(l, r *list) {
 		lowest = min(lowest, score(l.items[i].want.Size))
 	}
 	limit = max(limit, lowest)
+	uneven := unevenSizes(l, r)
 	for _, side := range []*list{l, r} {
 		for i := range side.items {
-			if it := &side.items[i]; score(it.want.Size) > limit {
+			if it := &side.items[i]; score(it.want.Size) > limit && !uneven[it.want.Size] {
 				it.state = leftOut
 			}
 		}
 	}
+}
+
+// fewUneven is how many messages of uneven sizes are still the exception; where it
+// is the rule, a server's sizes tell nothing.
+const fewUneven = 200
+
+// unevenSizes returns the sizes that one side has more messages of: something is
+// missing there, or altered.
+func unevenSizes(l, r *list) map[int64]bool {
+	more := make(map[int64]int)
+	for i := range l.items {
+		more[l.items[i].want.Size]++
+	}
+	for i := range r.items {
+		more[r.items[i].want.Size]--
+	}
+	uneven, n := make(map[int64]bool), 0
+	for size, d := range more {
+		if d != 0 {
+			uneven[size] = true
+			n += max(d, -d)
+		}
+	}
+	if n > fewUneven {
+		return nil
+	}
+	return uneven
 }
 
 // plan tells what is going to be read.
