@@ -97,7 +97,7 @@ func bench(o options) (err error) {
 		}
 		return nil
 	}
-	work, err := os.MkdirTemp(o.dir, "mailhaul-bench")
+	work, err := workDir(o.dir)
 	if err != nil {
 		return err
 	}
@@ -131,6 +131,16 @@ func bench(o options) (err error) {
 		fmt.Printf("\nall targets\n%s", strings.Join(verdicts, ""))
 	}
 	return nil
+}
+
+// workDir makes a directory in dir, "" for the temporary one. Its path is absolute:
+// the peers run in directories of their own.
+func workDir(dir string) (string, error) {
+	work, err := os.MkdirTemp(dir, "mailhaul-bench")
+	if err != nil {
+		return "", err
+	}
+	return filepath.Abs(work)
 }
 
 func build(work, binary string) (tools, error) {

@@ -66,7 +66,7 @@ func uploadMain(args []string) (err error) {
 		return err
 	}
 	u := &uploading{runs: *runs, count: *count}
-	if u.work, err = os.MkdirTemp(*dir, "mailhaul-bench"); err != nil {
+	if u.work, err = workDir(*dir); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(u.work)) }()
