@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"mailhaul/internal/corpus"
@@ -134,7 +135,7 @@ func serveMain(args []string) (err error) {
 		return err
 	}
 	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, os.Interrupt)
+	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
 	for _, scheme := range []string{"pop3s", "imaps"} {
 		port, err := w.port(scheme, *delay)
 		if err != nil {
