@@ -78,7 +78,7 @@ func (a *app) fetchAndFree(ctx context.Context, o fetch.Options, free freeFlags,
 			return total, err
 		}
 		if res.Back > 0 {
-			return total, errors.Join(err, ignored(o.Source.Account(), res.Back))
+			return total, errors.Join(err, ignored(o.Source.Account(), res.Back, "nothing was deleted"))
 		}
 		err = errors.Join(err, f.run(ctx))
 		if err != nil || !res.More || !progress {
@@ -98,12 +98,12 @@ func takesAllLabels(ctx context.Context, account string, src clean.Source) bool 
 	return err == nil && mode == mail.ModeTrash // an error is told when something is to go
 }
 
-// ignored says that the server does not do what it is told.
-func ignored(account string, n int64) error {
+// ignored says that the server does not do what it is told, and what was done then.
+func ignored(account string, n int64, done string) error {
 	return &mail.Error{
 		Kind: mail.KindLacking, Ref: mail.Ref{Account: account}, Op: "delete messages",
 		Err:  fmt.Errorf("%s deleted before %s there again: the server ignores DELE, or its mail was restored", ui.Plural(n, "message"), isOrAre(n)),
-		Hint: "nothing was deleted; look at the POP3 settings of the account, or clean it over IMAP",
+		Hint: done + "; look at the POP3 settings of the account, or clean it over IMAP",
 	}
 }
 

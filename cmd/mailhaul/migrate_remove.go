@@ -91,6 +91,9 @@ func (m *migration) removeExtra(ctx context.Context, o migrate.RemoveOptions) er
 	}
 	res, err := migrate.RemoveExtra(ctx, o)
 	end()
+	if o.DryRun && res.Plan != nil {
+		res.Deleted = res.Plan.Go.Messages
+	}
 	m.s.Removed = &res.Deleted
 	return m.balance(res, o.DryRun, err)
 }

@@ -3,6 +3,7 @@ package imapconn
 import (
 	"errors"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -49,9 +50,33 @@ var limitCodes = map[string]LimitKind{
 	"THROTTLED": LimitRate, "LIMIT": LimitRate, "OVERQUOTA": LimitTraffic, "INUSE": LimitInUse,
 }
 
+// itemWords mark the LIMIT (RFC 5530 section 3) that a message itself is beyond, which
+// no waiting helps: Cyrus says "Too many user flags in mailbox".
+var itemWords = []string{
+	"flag", "keyword", "header", "message size", "message too", "message is too", "too large", "too big", "too long",
+}
+
+// itemLimit tells whether a LIMIT is one of the message. Words about rates come
+// before those about messages.
+func (r Result) itemLimit() bool {
+	if r.Code != "LIMIT" {
+		return false
+	}
+	text := strings.ToLower(r.Text)
+	for _, w := range limitWords {
+		if strings.Contains(text, w.words) {
+			return false
+		}
+	}
+	return namedWait(text) == 0 && slices.ContainsFunc(itemWords, func(w string) bool { return strings.Contains(text, w) })
+}
+
 // Limit tells whether the server wants the account to wait. Failures of one
 // command, temporary ones too, are no limits.
 func (r Result) Limit() (l Limit, ok bool) {
+	if r.itemLimit() {
+		return l, false
+	}
 	if r.Condition != "NO" && r.Condition != "BAD" && r.Condition != "BYE" {
 		return l, false
 	}

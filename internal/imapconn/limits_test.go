@@ -37,6 +37,12 @@ func TestLimit(t *testing.T) {
 		"BYE [UNAVAILABLE] Internal error occurred":                        {},
 		"NO [SERVERBUG] Internal error occurred.":                          {},
 		"NO [UNAVAILABLE] UID FETCH Server error - Please try again later": {}, // Yahoo, of one message
+		// of one message, not of the account
+		"NO [LIMIT] Too many user flags in mailbox":            {},
+		"NO [LIMIT] Message size exceeds fixed limit":          {},
+		"NO [LIMIT] Header too long":                           {},
+		"NO [LIMIT] Rate limit for large message sizes":        {LimitRate, 0},
+		"NO [LIMIT] Too many keywords, retry after 10 seconds": {LimitRate, 10 * time.Second},
 		// times
 		"NO [THROTTLED] try again in 2 minutes":                      {LimitRate, 2 * time.Minute},
 		"NO [THROTTLED] Retry after 30 s":                            {LimitRate, 30 * time.Second},
@@ -59,6 +65,9 @@ func TestLimit(t *testing.T) {
 		}
 		if ok && (r.Kind() != mail.KindTemporary) {
 			t.Errorf("%q: kind %d", text, r.Kind())
+		}
+		if !ok && r.Code == "LIMIT" && (r.Busy() || r.Kind() != mail.KindOther) {
+			t.Errorf("%q: kind %d, busy %v", text, r.Kind(), r.Busy())
 		}
 	}
 }

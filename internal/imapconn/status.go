@@ -38,6 +38,9 @@ func (e *Refused) Words() string { return e.Condition + " " + e.Text }
 // Kind sorts a refusal by its response code (RFC 5530) and, where the code says
 // nothing, by words that servers are known to use when they are only busy.
 func (r Result) Kind() mail.Kind {
+	if r.itemLimit() {
+		return mail.KindOther
+	}
 	switch r.Code {
 	case "AUTHENTICATIONFAILED", "AUTHORIZATIONFAILED", "EXPIRED":
 		if r.Busy() {
@@ -64,6 +67,9 @@ var busyWords = []string{
 
 // Busy tells whether the server refused for now and not for good.
 func (r Result) Busy() bool {
+	if r.itemLimit() {
+		return false
+	}
 	switch r.Code {
 	case "UNAVAILABLE", "INUSE", "LIMIT", "THROTTLED":
 		return true

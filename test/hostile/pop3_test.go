@@ -3,6 +3,7 @@ package hostile
 import (
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"strconv"
 	"strings"
@@ -324,5 +325,34 @@ func pop3Attacks() []attack {
 		{name: "fault 27 one refused for ever", start: pop3(three, testserver.POP3Faults{Refuse: map[int]string{2: "-ERR message is corrupt"}}), exit: 3, held: 2, again: 3, left: 1, says: "corrupt"},
 		{name: "fault 28 every one refused", start: pop3(three, testserver.POP3Faults{Refuse: map[int]string{1: "-ERR no", 2: "-ERR no", 3: "-ERR no"}}), exit: 3, again: 3, left: 3},
 		{name: "fault 33 one ends the connection", start: pop3(three, testserver.POP3Faults{DropAt: map[int]bool{2: true}}), exit: 3, held: 2, again: 3, left: 1},
+	}
+}
+
+// TestIgnoredDELE has a server that says it deletes and does not: the next run says
+// so, whichever verb it is, and nothing is fetched twice.
+func TestIgnoredDELE(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	srv := pop3(letters(4), testserver.POP3Faults{Answer: func(c net.Conn, _ int, cmd string) bool {
+		if !strings.HasPrefix(cmd, "DELE ") {
+			return false
+		}
+		write(c, "+OK deleted\r\n")
+		return true
+	}})(t)
+	h.fill(srv)
+	held := h.held()
+	clean := []string{"clean", srv.place, h.archive(), "--older-than", "0d", "--yes"}
+	if r := h.run(clean...); r.code != 0 || !strings.Contains(r.stdout, "deleted at the server, 0 stayed, 0 failed") {
+		t.Fatalf("nothing shows it yet: %v", r)
+	}
+	for _, args := range [][]string{clean, clean, {"backup", "--delete", srv.place, h.archive()}} {
+		r := h.run(args...)
+		if r.code != 69 || !strings.Contains(r.stderr, "the server ignores DELE") {
+			t.Errorf("%v", r)
+		}
+	}
+	if !maps.Equal(held, h.held()) || len(srv.left()) != 4 {
+		t.Errorf("%d left at the server; the archive held %v, now %v", len(srv.left()), held, h.held())
 	}
 }

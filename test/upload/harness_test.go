@@ -74,7 +74,7 @@ func (h *host) run(code int, args ...string) string {
 }
 
 // summary is what --json says last.
-type summary struct{ Listed, Uploaded, Adopted, Skipped, Failed, Archived, Flags, Altered, Repaired, Gone int64 }
+type summary struct{ Listed, Uploaded, Adopted, Skipped, Failed, Archived, Flags, Altered, Repaired, Gone, Removed int64 }
 
 func (h *host) json(code int, args ...string) (s summary) {
 	h.Helper()

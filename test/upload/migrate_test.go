@@ -129,6 +129,33 @@ func TestMigrateFlags(t *testing.T) {
 	}
 }
 
+// --delete-extra: the dry run counts what the run then removes, and only what the
+// source lacked in two runs goes.
+func TestMigrateDeleteExtra(t *testing.T) {
+	t.Parallel()
+	s := dovecot.Start(t, dovecot.Options{})
+	must(t, s.Append("ada", "INBOX", letters(5)...))
+	h := newHost(t, s.CAFile)
+	migrate := []string{"migrate", imaps(s, "ada"), imaps(s, "new")}
+	h.run(0, migrate...)
+	must(t, s.Append("new", "INBOX", dovecot.Message{Octets: []byte("Subject: its owner's\r\n\r\nown\r\n")}))
+	must(t, s.Expunge("ada", "INBOX", "2,4"))
+	extra := slices.Concat(migrate, []string{"--delete-extra", "--yes"})
+	dry := slices.Concat(extra, []string{"--dry-run"})
+	h.run(0, extra...)
+	for _, step := range []struct {
+		args          []string
+		removed, left int
+	}{{dry, 2, 6}, {extra, 2, 4}, {dry, 0, 4}, {extra, 0, 4}} {
+		sum := h.json(0, step.args...)
+		left, err := s.Count("new", "INBOX")
+		must(t, err)
+		if int(sum.Removed) != step.removed || left != step.left {
+			t.Errorf("%v: %d messages left, %+v", step, left, sum)
+		}
+	}
+}
+
 // verify knows the repaired copies that a migration has sent.
 func TestMigrateRepaired(t *testing.T) {
 	t.Parallel()

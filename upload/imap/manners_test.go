@@ -283,6 +283,38 @@ func TestExchange(t *testing.T) {
 	}
 }
 
+// A LIMIT that one message is beyond is a refusal of that message: nothing waits, the
+// others arrive.
+func TestLimitOfOneMessage(t *testing.T) {
+	t.Parallel()
+	s := &testserver.IMAP{Capabilities: "IMAP4rev1 LITERAL+ UIDPLUS"}
+	s.Appended = func(c *testserver.IMAPConn, mailbox string, octets []string) bool {
+		if !strings.Contains(octets[0], "beyond") {
+			return false
+		}
+		c.NO("[LIMIT] Too many user flags in mailbox")
+		return true
+	}
+	d := mannered(t, s)
+	beyond := text(9, "INBOX")
+	beyond.wire = append(beyond.wire, "beyond\r\n"...)
+	v := archiveOf(t, append(texts(5, "INBOX"), beyond)...)
+	o := options(v, d)
+	var waits atomic.Int32
+	var words string
+	o.Notify = func(e mail.Event) {
+		switch e.Kind {
+		case mail.EventWaiting:
+			waits.Add(1)
+		case mail.EventFailed:
+			words = e.Err.Error()
+		}
+	}
+	if c := run(t, o); c.Uploaded != 5 || c.Failed != 1 || waits.Load() != 0 || !strings.Contains(words, "Too many user flags") {
+		t.Errorf("%+v, %d waits, %q", c, waits.Load(), words)
+	}
+}
+
 // Without UIDPLUS the destination is looked at from the old UIDNEXT on.
 func TestWithoutUIDPLUS(t *testing.T) {
 	t.Parallel()
