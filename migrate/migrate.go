@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -268,6 +269,7 @@ func (m *mover) foresee() (Result, error) {
 	if m.ctx.Err() != nil {
 		return res, context.Cause(m.ctx)
 	}
+	f.Uncompared = m.strangers(sent.Skipped)
 	f, spaceErr := upload.CheckSpace(m.ctx, m.Destination, f)
 	if spaceErr != nil {
 		m.warn(fmt.Errorf("the destination's space is not known: %w", spaceErr))
@@ -280,6 +282,19 @@ func (m *mover) foresee() (Result, error) {
 		m.warn(over)
 	}
 	return res, err
+}
+
+// strangers counts the messages in the mailboxes that something goes to, but those
+// that are known to have come from here. A dry run cannot compare them: it has no
+// octets of the source.
+func (m *mover) strangers(known int64) (n int64) {
+	targets := slices.Collect(maps.Values(m.stream.Targets()))
+	for _, mb := range m.there {
+		if slices.Contains(targets, mb.Name) {
+			n += max(0, mb.Messages)
+		}
+	}
+	return max(0, n-known)
 }
 
 // fetchEvent passes on what the reading side tells; what is done, the sending side

@@ -210,6 +210,34 @@ func TestDryRun(t *testing.T) {
 	}
 }
 
+// What is at the destination and was never compared is told: it may be equal.
+func TestDryRunUncompared(t *testing.T) {
+	t.Parallel()
+	from, to := dovecot.Start(t, dovecot.Options{}), dovecot.Start(t, dovecot.Options{})
+	fill(t, from, "INBOX", many(0, 5)...)
+	l := openLedger(t)
+	pass := func(dry bool) (f upload.Forecast) {
+		t.Helper()
+		_, err := once(t, source(t, from), to, to.IMAP, l, func(o *migrate.Options) {
+			o.Upload.DryRun = dry
+			o.Upload.Forecast = func(got upload.Forecast) { f = got }
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		return f
+	}
+	if f := pass(true); f.Messages != 5 || f.Uncompared != 0 {
+		t.Errorf("nothing is there: %+v", f)
+	}
+	pass(false)
+	fill(t, from, "INBOX", many(5, 2)...)
+	fill(t, to, "INBOX", many(5, 1)...)
+	if f := pass(true); f.Messages != 2 || f.Uncompared != 1 {
+		t.Errorf("one of two is there: %+v", f)
+	}
+}
+
 // cut is a ledger of a run that is killed.
 type cut struct {
 	*ledger.Ledger

@@ -272,6 +272,12 @@ func (b *box) pair(ctx context.Context, ours map[likeness][]mail.Held, theirs ma
 	for k, uids := range theirs {
 		switch {
 		case len(ours[k]) == 0:
+		case b.DryRun: // nothing is read for a plan
+			for _, uid := range uids {
+				if i := slices.IndexFunc(ours[k], func(h mail.Held) bool { return !paired[h.Message] }); i >= 0 {
+					add(ours[k][i], uid, k.size)
+				}
+			}
 		case len(uids) == 1 && b.surely(ctx, ours[k], k.size):
 			add(ours[k][0], uids[0], k.size)
 		default:
@@ -328,6 +334,14 @@ func adoption(h mail.Held, uid uint32, size int64) found {
 func (b *box) recordAdoptions(ctx context.Context, all []found) error {
 	slices.SortFunc(all, func(x, y found) int { return int(int64(x.uid) - int64(y.uid)) })
 	gone := make(map[int64]bool)
+	if b.DryRun {
+		for _, f := range all {
+			b.counts.Adopted++
+			gone[f.message] = true
+		}
+		b.drop(gone)
+		return nil
+	}
 	for part := range slices.Chunk(all, adoptCount) {
 		s := mail.Sending{Account: b.Account, Mailbox: b.job.to, UIDValidity: b.state.UIDValidity}
 		for _, f := range part {

@@ -51,6 +51,9 @@ func (b *box) survey(ctx context.Context) error {
 	if err := b.sort(ctx); err != nil {
 		return err
 	}
+	if err := b.recognise(ctx); err != nil {
+		return err
+	}
 	b.Notify(mail.Event{Kind: mail.EventMailbox, Ref: b.ref(mail.Ref{}), N: int64(len(b.todo)), Octets: b.need.octets})
 	if !b.hasWork() {
 		b.arrived = nil // all mailboxes are looked at before the first is worked on
@@ -173,6 +176,29 @@ func (b *box) sort(ctx context.Context) error {
 func (b *box) failed(ref mail.Ref, err error) {
 	b.counts.Failed++
 	b.Notify(mail.Event{Kind: mail.EventFailed, Ref: b.ref(ref), Err: err})
+}
+
+// recognise finds out, in a dry run, what of it all is there already: by size and
+// header. A run compares the octets of most, too.
+func (b *box) recognise(ctx context.Context) error {
+	if !b.DryRun || !b.job.exists || b.job.there.Messages == 0 || len(b.todo) == 0 {
+		return nil
+	}
+	if err := b.enter(ctx); err != nil {
+		return err
+	}
+	if err := b.again(ctx, func() error { return b.adopt(ctx) }); err != nil {
+		return err
+	}
+	b.need = need{}
+	for _, id := range b.todo {
+		h, err := b.Messages.Message(ctx, id)
+		if err != nil {
+			return err
+		}
+		b.need.add(h.Receipt.Wire, b.limit)
+	}
+	return nil
 }
 
 // foresee counts what a run would send.

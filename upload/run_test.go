@@ -534,6 +534,36 @@ func TestDryRunChangesNothing(t *testing.T) {
 	}
 }
 
+// A dry run tells what is there already, and reads no message for it.
+func TestDryRunRecognises(t *testing.T) {
+	m, _ := awkward()
+	s := uploadtest.New()
+	run(t, options(s, m, openLedger(t)))
+	for i := range 3 {
+		m.add("INBOX", letter(50+i, "new"))
+	}
+	l := openLedger(t) // that knows nothing
+	s.Before = func(op string) error {
+		switch op {
+		case "list mailboxes", "open", "list", "read header":
+		default:
+			t.Errorf("%s in a dry run", op)
+		}
+		return nil
+	}
+	var f upload.Forecast
+	o := dry(options(s, m, l))
+	o.Forecast = func(g upload.Forecast) { f = g }
+	foreseen := run(t, o)
+	s.Before = nil
+	if foreseen.Uploaded != 3 || f.Messages != 3 {
+		t.Errorf("%+v, forecast %+v", foreseen, f)
+	}
+	if c := run(t, options(s, m, l)); c.Uploaded != foreseen.Uploaded || c.Adopted != foreseen.Adopted {
+		t.Errorf("%+v, foreseen %+v", c, foreseen)
+	}
+}
+
 func TestSelectionAndUnknownMailbox(t *testing.T) {
 	m, _ := awkward()
 	s := uploadtest.New()

@@ -28,6 +28,7 @@ type Forecast struct {
 	TooBig           int64 // messages with more octets than Limit, which are not sent
 	Limit            int64 // octets of one message that the destination takes; 0: it does not say
 	Space            Space
+	Uncompared       int64 // messages that are there and may be some of these: equal ones are not sent
 }
 
 // Excess returns the messages and octets that there is no space for, the messages

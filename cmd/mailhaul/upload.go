@@ -254,6 +254,7 @@ func (a *app) showForecast(f upload.Forecast) {
 	a.ui.Forecast(ui.Forecast{
 		Messages: f.Messages, Octets: f.Octets, TooBig: f.TooBig, Limit: f.Limit,
 		FreeOctets: f.Space.Octets, FreeMessages: f.Space.Messages, ExcessMessages: messages, ExcessOctets: octets,
+		Uncompared: f.Uncompared,
 	})
 }
 

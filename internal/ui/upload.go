@@ -44,6 +44,7 @@ type Forecast struct {
 	FreeMessages   int64  `json:"free_messages"`
 	ExcessMessages int64  `json:"excess_messages"` // about so many messages will not fit
 	ExcessOctets   int64  `json:"excess_octets"`
+	Uncompared     int64  `json:"uncompared"` // at the destination: what of it is equal is not sent
 }
 
 // Forecast prints what a plan comes to.
@@ -61,6 +62,9 @@ func (u *UI) Forecast(f Forecast) {
 		free = ", space for " + Plural(f.FreeMessages, "message") + " at the destination"
 	}
 	u.Result("to send: %s, %s%s", Plural(f.Messages, "message"), Octets(f.Octets), free)
+	if f.Uncompared > 0 && f.Messages > 0 {
+		u.Result("there already: %s, not compared in a dry run; what is equal is recognised and not sent", Plural(f.Uncompared, "message"))
+	}
 	if f.TooBig > 0 {
 		u.Result("will not fit: %s of more than the %s that the destination takes in one", Plural(f.TooBig, "message"), Octets(f.Limit))
 	}

@@ -316,7 +316,11 @@ func (s *Server) List(_ context.Context, box upload.Box, from uint32, yield func
 
 // Read implements upload.Destination.
 func (s *Server) Read(_ context.Context, box upload.Box, uids []uint32, header bool, take func(uint32, mail.Sums)) error {
-	return s.call("read", func() error {
+	op := "read"
+	if header {
+		op = "read header"
+	}
+	return s.call(op, func() error {
 		mb, err := s.box(box)
 		if err != nil {
 			return err
