@@ -178,12 +178,12 @@ func TestCAFile(t *testing.T) {
 }
 
 func TestConnectErrors(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	refusing, err := testserver.NewRefusing()
 	if err != nil {
 		t.Fatal(err)
 	}
-	free := ln.Addr().(*net.TCPAddr).Port
-	ln.Close()
+	t.Cleanup(func() { refusing.Close() })
+	free := refusing.Port()
 	plain := server(t, testserver.Send("* OK hello in plain text\r\n"), testserver.Hold())
 	silent := server(t, testserver.Hold())
 	cut := server(t, testserver.Cut())

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"mailhaul/internal/dovecot"
+	"mailhaul/internal/testserver"
 )
 
 // Every way to fail has its exit code, names what failed, and leaves no archive
@@ -23,12 +24,11 @@ import (
 func TestExitCodes(t *testing.T) {
 	s := server(t)
 	load(t, s, "codes", "INBOX", ordinary(3, 0)...)
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	refused, err := testserver.NewRefusing()
 	if err != nil {
 		t.Fatal(err)
 	}
-	refused := closed.Addr().(*net.TCPAddr).Port
-	closed.Close()
+	t.Cleanup(func() { refused.Close() })
 
 	for _, scheme := range []string{"imaps", "pop3s"} {
 		for _, c := range []struct {
@@ -41,7 +41,7 @@ func TestExitCodes(t *testing.T) {
 			{name: "wrong password", change: func(h *host) { h.password = "not-that-one" }, code: 77, says: "codes"},
 			{name: "no password", change: func(h *host) { h.password = "" }, code: 77, says: "hint:"},
 			{name: "unknown host", source: scheme + "://codes@nowhere.invalid", code: 75, says: "nowhere.invalid"},
-			{name: "refused port", source: at(scheme, "codes", "127.0.0.1", refused), code: 75, says: "refused"},
+			{name: "refused port", source: at(scheme, "codes", "127.0.0.1", refused.Port()), code: 75, says: "refused"},
 			{name: "unknown authority", change: func(h *host) { h.caFile = "" }, code: 77, says: "certificate"},
 			{name: "other fingerprint", args: []string{"--tls-fingerprint", strings.Repeat("ab", 32)}, code: 77, says: "fingerprint"},
 			{name: "password in the place", source: fmt.Sprintf("%s://codes:secret@127.0.0.1:1", scheme), code: 64, says: "password"},

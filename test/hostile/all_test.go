@@ -3,7 +3,6 @@ package hostile
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -71,13 +70,12 @@ func newNeighbours(t *testing.T, top string, msgs []string) neighbours {
 		}), right, "did not answer for")
 	}
 	for i := range 2 {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		closed, err := testserver.NewRefusing()
 		if err != nil {
 			t.Fatal(err)
 		}
-		port := ln.Addr().(*net.TCPAddr).Port
-		ln.Close()
-		bad(fmt.Sprintf("closed%d", i), port, right, "connection refused")
+		t.Cleanup(func() { closed.Close() })
+		bad(fmt.Sprintf("closed%d", i), closed.Port(), right, "connection refused")
 	}
 	for i := range 2 {
 		bad(fmt.Sprintf("wrong%d", i), served(func(s *testserver.IMAP) {
