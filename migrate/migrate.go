@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -269,7 +268,9 @@ func (m *mover) foresee() (Result, error) {
 	if m.ctx.Err() != nil {
 		return res, context.Cause(m.ctx)
 	}
-	f.Uncompared = m.strangers(sent.Skipped)
+	var strangersErr error
+	f.Uncompared, strangersErr = m.strangers(got)
+	err = errors.Join(err, strangersErr)
 	f, spaceErr := upload.CheckSpace(m.ctx, m.Destination, f)
 	if spaceErr != nil {
 		m.warn(fmt.Errorf("the destination's space is not known: %w", spaceErr))
@@ -284,17 +285,30 @@ func (m *mover) foresee() (Result, error) {
 	return res, err
 }
 
-// strangers counts the messages in the mailboxes that something goes to, but those
-// that are known to have come from here. A dry run cannot compare them: it has no
-// octets of the source.
-func (m *mover) strangers(known int64) (n int64) {
-	targets := slices.Collect(maps.Values(m.stream.Targets()))
-	for _, mb := range m.there {
-		if slices.Contains(targets, mb.Name) {
-			n += max(0, mb.Messages)
+// strangers counts the messages that nobody knows in the mailboxes that something is to
+// go to. A dry run cannot compare them: it has no octets of the source.
+func (m *mover) strangers(got fetch.Result) (all int64, err error) {
+	to := m.stream.Targets()
+	targets := make(map[string]bool)
+	for _, mr := range got.Mailboxes {
+		if target, part := to[mr.Name]; part && mr.Archived > 0 {
+			targets[target] = true
 		}
 	}
-	return max(0, n-known)
+	for _, mb := range m.there {
+		if !targets[mb.Name] {
+			continue
+		}
+		n := mb.Messages
+		err = errors.Join(err, m.Ledger.Claims(m.ctx, m.account(), mb.Name, func(c mail.Claim) error {
+			if c.Gone.IsZero() && (mb.UIDValidity == 0 || c.UIDValidity == mb.UIDValidity) {
+				n--
+			}
+			return nil
+		}))
+		all += max(0, n)
+	}
+	return all, err
 }
 
 // fetchEvent passes on what the reading side tells; what is done, the sending side

@@ -230,7 +230,10 @@ func TestDryRunUncompared(t *testing.T) {
 	if f := pass(true); f.Messages != 5 || f.Uncompared != 0 {
 		t.Errorf("nothing is there: %+v", f)
 	}
+	fill(t, from, "Done", many(20, 3)...)
+	fill(t, to, "Elsewhere", many(30, 3)...)
 	pass(false)
+	fill(t, to, "Done", many(40, 2)...)
 	fill(t, from, "INBOX", many(5, 2)...)
 	fill(t, to, "INBOX", many(5, 1)...)
 	if f := pass(true); f.Messages != 2 || f.Uncompared != 1 {

@@ -56,6 +56,10 @@ func (b *box) adopt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if b.DryRun { // other forms of a message are found by its octets only
+		b.foreseeAdoptions(found)
+		return nil
+	}
 	more, err := b.compareForms(ctx, forms, foreign, found)
 	if err != nil {
 		return err
@@ -272,7 +276,7 @@ func (b *box) pair(ctx context.Context, ours map[likeness][]mail.Held, theirs ma
 	for k, uids := range theirs {
 		switch {
 		case len(ours[k]) == 0:
-		case b.DryRun: // nothing is read for a plan
+		case b.DryRun: // only headers are read for a plan
 			for _, uid := range uids {
 				if i := slices.IndexFunc(ours[k], func(h mail.Held) bool { return !paired[h.Message] }); i >= 0 {
 					add(ours[k][i], uid, k.size)
@@ -331,17 +335,19 @@ func adoption(h mail.Held, uid uint32, size int64) found {
 	return found{message: h.Message, digest: h.Receipt.Digest, flags: h.Receipt.Info.Flags.Without(mail.Deleted), uid: uid, size: size}
 }
 
+// foreseeAdoptions counts what a run would adopt.
+func (b *box) foreseeAdoptions(all []found) {
+	gone := make(map[int64]bool, len(all))
+	for _, f := range all {
+		gone[f.message] = true
+	}
+	b.counts.Adopted += int64(len(all))
+	b.drop(gone)
+}
+
 func (b *box) recordAdoptions(ctx context.Context, all []found) error {
 	slices.SortFunc(all, func(x, y found) int { return int(int64(x.uid) - int64(y.uid)) })
 	gone := make(map[int64]bool)
-	if b.DryRun {
-		for _, f := range all {
-			b.counts.Adopted++
-			gone[f.message] = true
-		}
-		b.drop(gone)
-		return nil
-	}
 	for part := range slices.Chunk(all, adoptCount) {
 		s := mail.Sending{Account: b.Account, Mailbox: b.job.to, UIDValidity: b.state.UIDValidity}
 		for _, f := range part {

@@ -179,13 +179,14 @@ func (b *box) failed(ref mail.Ref, err error) {
 }
 
 // recognise finds out, in a dry run, what of it all is there already: by size and
-// header. A run compares the octets of most, too.
+// header. A run compares the octets of most, too, and finds those that mbsync marked
+// or the server altered. The mailbox is not selected: that would end \Recent.
 func (b *box) recognise(ctx context.Context) error {
 	if !b.DryRun || !b.job.exists || b.job.there.Messages == 0 || len(b.todo) == 0 {
 		return nil
 	}
-	if err := b.enter(ctx); err != nil {
-		return err
+	if there := b.job.there; b.state.UIDValidity == 0 { // else the list did not tell
+		b.state = Box{Name: b.job.to, UIDValidity: there.UIDValidity, UIDNext: there.UIDNext, Messages: there.Messages}
 	}
 	if err := b.again(ctx, func() error { return b.adopt(ctx) }); err != nil {
 		return err

@@ -266,7 +266,7 @@ func (a *app) warnings(e mail.Event) {
 }
 
 // cleanWith runs the engine. The live line waits for the answer to the question.
-func (a *app) cleanWith(ctx context.Context, src fetch.Source, v *vault.Vault, o clean.Options, s *ui.Cleaned) (err error) {
+func (a *app) cleanWith(ctx context.Context, src fetch.Source, v *vault.Vault, o clean.Options, s *ui.Cleaned) error {
 	deleter, ok := src.(clean.Source)
 	if !ok {
 		return &mail.Error{Kind: mail.KindLacking, Ref: mail.Ref{Account: src.Account()}, Err: errors.New("nothing can be deleted over this protocol")}
@@ -291,9 +291,6 @@ func (a *app) cleanWith(ctx context.Context, src fetch.Source, v *vault.Vault, o
 		return err
 	}
 	s.Mode = res.Plan.Mode
-	if n := res.Stayed[clean.WhyBack]; n > 0 {
-		defer func() { err = errors.Join(err, ignored(src.Account(), n, "they stay")) }()
-	}
 	switch {
 	case o.DryRun:
 		s.Deleted, s.Octets = res.Plan.Go.Messages, res.Plan.Go.Octets
@@ -302,6 +299,9 @@ func (a *app) cleanWith(ctx context.Context, src fetch.Source, v *vault.Vault, o
 	}
 	if err == nil && s.Listed != s.Deleted+s.Skipped+s.Failed {
 		err = fmt.Errorf("%w: %d listed, but %d deleted, %d stayed and %d failed", ui.ErrUnbalanced, s.Listed, s.Deleted, s.Skipped, s.Failed)
+	}
+	if n := res.Stayed[clean.WhyBack]; n > 0 {
+		err = errors.Join(err, ignored(src.Account(), n, "they stay"))
 	}
 	return err
 }

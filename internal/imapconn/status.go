@@ -38,9 +38,6 @@ func (e *Refused) Words() string { return e.Condition + " " + e.Text }
 // Kind sorts a refusal by its response code (RFC 5530) and, where the code says
 // nothing, by words that servers are known to use when they are only busy.
 func (r Result) Kind() mail.Kind {
-	if r.itemLimit() {
-		return mail.KindOther
-	}
 	switch r.Code {
 	case "AUTHENTICATIONFAILED", "AUTHORIZATIONFAILED", "EXPIRED":
 		if r.Busy() {
@@ -49,7 +46,7 @@ func (r Result) Kind() mail.Kind {
 		return mail.KindAuth
 	case "PRIVACYREQUIRED", "CANNOT":
 		return mail.KindLacking
-	case "UNAVAILABLE", "INUSE", "LIMIT", "THROTTLED", "OVERQUOTA", "SERVERBUG":
+	case "UNAVAILABLE", "INUSE", "THROTTLED", "OVERQUOTA", "SERVERBUG":
 		return mail.KindTemporary
 	}
 	if r.Busy() {
