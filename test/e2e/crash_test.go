@@ -129,9 +129,10 @@ func TestKill(t *testing.T) {
 				random := rand.New(rand.NewPCG(seed, 0))
 				archive := filepath.Join(h.home, "archive")
 				killed := 0
-				for range kills {
+				for i := range kills {
 					run := h.start("backup", "--json", place(scheme, s, user), archive, "--format", format, "--connections", "2")
-					time.Sleep(time.Duration(random.IntN(250)) * time.Millisecond)
+					// Later and later: when one run is through, the next have nothing left to be killed at.
+					time.Sleep(time.Duration(random.IntN(12*(i+1))) * time.Millisecond)
 					run.signal(os.Kill)
 					if run.result().code == -1 {
 						killed++
@@ -140,6 +141,7 @@ func TestKill(t *testing.T) {
 				if killed == 0 {
 					t.Error("no run was killed before its end")
 				}
+				t.Logf("%d of %d runs killed", killed, kills)
 				h.complete(place(scheme, s, user), archive, "--format", format)
 				same(t, "INBOX", wanted(t, s, user, "INBOX"), held(t, format, archive, "INBOX"))
 				h.must(0, "verify", archive)
