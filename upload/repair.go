@@ -130,34 +130,32 @@ func (p *repair) Read(b []byte) (int, error) {
 	return p.out.Read(b)
 }
 
-// more repairs the next piece: a line, or as much of it as fits the buffer.
+// more repairs the next piece: a line end, or what makes one line of the copy.
 func (p *repair) more() {
-	piece, err := p.r.ReadSlice('\n')
-	if err == bufio.ErrBufferFull {
-		err = nil
+	piece, err := p.r.Peek(longLine + 1) // the line that is begun is all there, or too long
+	if err != nil && err != io.EOF {
+		p.err = err
+		return
 	}
-	p.err = err
-	p.any = p.any || len(piece) > 0
-	if err == io.EOF {
-		defer p.last()
+	if len(piece) == 0 {
+		p.last()
+		p.err = io.EOF
+		return
 	}
-	for len(piece) > 0 {
-		switch i := bytes.IndexAny(piece, "\r\n"); {
-		case i < 0:
-			p.text(piece)
-			return
-		case i > 0:
-			p.text(piece[:i])
-			piece = piece[i:]
-		case piece[0] == '\r':
-			p.crs++
-			piece = piece[1:]
-		default: // CRs before LF belong to one line end
-			p.crs = 0
-			p.end()
-			piece = piece[1:]
-		}
+	p.any = true
+	n := 1
+	switch i := bytes.IndexAny(piece, "\r\n"); {
+	case i < 0:
+		n = p.text(piece)
+	case i > 0:
+		n = p.text(piece[:i])
+	case piece[0] == '\r':
+		p.crs++
+	default: // CRs before LF belong to one line end
+		p.crs = 0
+		p.end()
 	}
+	p.r.Discard(n)
 }
 
 // last ends what has no end.
@@ -170,55 +168,75 @@ func (p *repair) last() {
 	}
 }
 
-// text passes on a part of a line.
-func (p *repair) text(b []byte) {
+// text passes on the rest of a line, or as much of it as a line has room for, and
+// returns how many octets that was.
+func (p *repair) text(b []byte) int {
 	for ; p.crs > 0; p.crs-- {
 		p.end()
 	}
 	b = bytes.ReplaceAll(b, []byte{0}, []byte{' '})
-	if p.header && p.line == 0 && len(b) > 0 {
-		b = p.begin(b)
+	name := 0
+	if p.header && p.line == 0 {
+		name = p.begin(b)
 	}
-	for p.line+len(b) > longLine {
-		n := longLine - p.line
-		for k := 0; k < utf8.UTFMax && n > 1 && !utf8.RuneStart(b[n]); k++ {
-			n--
-		}
-		fold := false
-		if i := bytes.LastIndexByte(b[:n], ' '); p.header && i > 0 {
-			n, fold = i, true // the space begins the next line
-		}
-		p.out.Write(b[:n])
-		p.out.WriteByte('\n')
-		b, p.line = b[n:], 0
-		if p.header && !fold {
-			p.out.WriteByte(' ')
-			p.line = 1
-		}
+	if p.line+len(b) <= longLine {
+		p.out.Write(b)
+		p.line += len(b)
+		return len(b)
 	}
-	p.out.Write(b)
-	p.line += len(b)
+	n := p.room(b, name)
+	p.out.Write(b[:n])
+	p.out.WriteByte('\n')
+	p.line = 0
+	if p.header && b[n] != ' ' {
+		p.out.WriteByte(' ')
+		p.line = 1
+	}
+	return n
 }
 
-// begin looks at the beginning of a header line.
-func (p *repair) begin(b []byte) []byte {
-	if (b[0] == ' ' || b[0] == '\t') && p.field {
-		return b
+// room returns where a line that is too long is broken: in a header at a space, which
+// then begins the next line, else between characters. The field name, with its
+// colon, stays in one piece.
+func (p *repair) room(b []byte, name int) int {
+	n := longLine - p.line
+	if p.header {
+		if i := name + bytes.LastIndexByte(b[name:n], ' '); i >= max(name, 1) {
+			return i
+		}
 	}
-	name, _, found := bytes.Cut(b, []byte(":"))
-	name = bytes.TrimRight(name, " \t") // RFC 5322 section 4.5.1 allows it
-	valid := found && len(name) > 0
-	for _, c := range name {
-		valid = valid && c > ' ' && c < 0x7f
+	for k := 0; k < utf8.UTFMax && n > max(name, 1) && !utf8.RuneStart(b[n]); k++ {
+		n--
+	}
+	return n
+}
+
+// begin looks at the beginning of a header line and returns the octets of its field
+// name and colon, 0 if it continues a field or is none.
+func (p *repair) begin(b []byte) int {
+	if (b[0] == ' ' || b[0] == '\t') && p.field {
+		return 0
 	}
 	p.field = true
-	if valid {
-		return b
+	if n := bytes.IndexByte(b[:min(len(b), longLine)], ':') + 1; validName(b[:n]) {
+		return n
 	}
 	const field = "X-Invalid: "
 	p.out.WriteString(field)
 	p.line = len(field)
-	return b
+	return 0
+}
+
+// validName tells whether b is a field name and its colon (RFC 5322 sections 2.2 and
+// 4.5.1, which allows spaces between them).
+func validName(b []byte) bool {
+	b = bytes.TrimRight(bytes.TrimSuffix(b, []byte(":")), " \t")
+	for _, c := range b {
+		if c <= ' ' || c >= 0x7f {
+			return false
+		}
+	}
+	return len(b) > 0
 }
 
 func (p *repair) end() {

@@ -33,6 +33,11 @@ func TestRepair(t *testing.T) {
 		"long line":           {"A: b\n\n" + long + "\n", "A: b\n\n" + long[:998] + "\n" + long[998:] + "\n"},
 		"long header":         {"A: " + words + "\n\n", "A: " + words[:994] + "\n" + words[994:] + "\n\n"},
 		"long word":           {"A:" + long + "\n\n", "A:" + long[:996] + "\n " + long[996:] + "\n\n"},
+		"space before colon":  {"A :" + long + "\n\n", "A :" + long[:995] + "\n " + long[995:] + "\n\n"},
+		"name of 997":         {long[:997] + ":ä\n\n", long[:997] + ":\n ä\n\n"},
+		"name of 998":         {long[:998] + ":\n\n", "X-Invalid: " + long[:987] + "\n " + long[987:998] + ":\n\n"},
+		"field behind a CR":   {long + long + long + long + "\rDate: now\n\n", "X-Invalid: " + long[:987] + "\n " + long[:997] + "\n " + long[:997] + "\n " + long[:997] + "\n " + long[:22] + "\nDate: now\n\n"},
+		"characters":          {"A: b\n\nx" + strings.Repeat("ä", 1000) + "\n", "A: b\n\nx" + strings.Repeat("ä", 498) + "\n" + strings.Repeat("ä", 499) + "\n" + strings.Repeat("ä", 3) + "\n"},
 		"nothing":             {"", "\n"},
 	} {
 		if got := repairedText(t, tc.in); got != tc.want {
@@ -42,7 +47,7 @@ func TestRepair(t *testing.T) {
 }
 
 func FuzzRepair(f *testing.F) {
-	for _, s := range []string{"", "\n", "\r", "A: b\n\nbo\x00\rdy\n", "From x\n y\n\r\r\n\n", strings.Repeat("ä", 1200) + "\n", "A:" + strings.Repeat(" w", 3000) + "\n\n\r"} {
+	for _, s := range []string{"", "\n", "\r", "A: b\n\nbo\x00\rdy\n", "From x\n y\n\r\r\n\n", strings.Repeat("ä", 1200) + "\n", "A:" + strings.Repeat(" w", 3000) + "\n\n\r", strings.Repeat("x", 1000) + ":\n", "A :" + strings.Repeat("x", 1000) + "\n"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
