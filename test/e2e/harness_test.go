@@ -18,14 +18,18 @@ import (
 	"mailhaul/internal/dovecot"
 )
 
-// shared is the server most tests use, each with users of its own.
-var shared = sync.OnceValues(func() (*dovecot.Server, error) { return dovecot.Run("", dovecot.Options{}) })
+// shared is the server most tests use, each with users of its own. When the tests run
+// again (-count), they get a new one.
+var shared struct {
+	mu     sync.Mutex
+	server *dovecot.Server
+	tests  map[string]bool // that use it
+}
 
 var (
 	buildDir string
 	plain    = sync.OnceValues(func() (string, error) { return build("mailhaul") })
 	raced    = sync.OnceValues(func() (string, error) { return build("mailhaul-race", "-race") })
-	started  bool // whether shared was asked for
 )
 
 func TestMain(m *testing.M) {
@@ -38,17 +42,12 @@ func TestMain(m *testing.M) {
 		defer os.RemoveAll(dir)
 		buildDir = dir
 		code := m.Run()
-		if started {
-			if s, err := shared(); err == nil {
-				s.Stop()
-				if code != 0 {
-					fmt.Fprintf(os.Stderr, "dovecot log, last lines:\n%s", tail(s.Log(), 40))
-				}
-				if err := os.RemoveAll(s.Dir); err != nil {
-					fmt.Fprintln(os.Stderr, err)
-					code = 1
-				}
-			}
+		if s := shared.server; s != nil && code != 0 {
+			fmt.Fprintf(os.Stderr, "dovecot log, last lines:\n%s", tail(s.Log(), 40))
+		}
+		if err := stopShared(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
 		}
 		return code
 	}()
@@ -72,18 +71,38 @@ func build(name string, flags ...string) (string, error) {
 	return bin, nil
 }
 
-// server returns the shared server, or skips as dovecot.Start does.
+func stopShared() error {
+	s := shared.server
+	shared.server = nil
+	if s == nil {
+		return nil
+	}
+	s.Stop()
+	return os.RemoveAll(s.Dir)
+}
+
+// server returns the shared server, or skips as dovecot.Start does. A test asks once.
 func server(t *testing.T) *dovecot.Server {
 	t.Helper()
-	started = true
-	s, err := shared()
-	switch {
-	case errors.Is(err, dovecot.ErrMissing) && os.Getenv(dovecot.RequireEnv) != "1":
-		t.Skip(err)
-	case err != nil:
-		t.Fatal(err)
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	if shared.tests[t.Name()] {
+		if err := stopShared(); err != nil {
+			t.Fatal(err)
+		}
 	}
-	return s
+	if shared.server == nil {
+		s, err := dovecot.Run("", dovecot.Options{})
+		switch {
+		case errors.Is(err, dovecot.ErrMissing) && os.Getenv(dovecot.RequireEnv) != "1":
+			t.Skip(err)
+		case err != nil:
+			t.Fatal(err)
+		}
+		shared.server, shared.tests = s, make(map[string]bool)
+	}
+	shared.tests[t.Name()] = true
+	return shared.server
 }
 
 // missing skips for want of a program, or fails where nothing may be skipped.
