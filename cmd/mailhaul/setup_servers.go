@@ -188,7 +188,7 @@ func (s *setting) unwanted(protocol string, err error) error {
 // try logs in at a server, by the names that may be right.
 func (s *setting) try(ctx context.Context, p place.Server) (*account, error) {
 	var err, first error
-	for _, user := range s.found.Users {
+	for i, user := range s.found.Users {
 		p.User = user
 		if s.imap != nil {
 			p.User = s.imap.place.User
@@ -196,6 +196,9 @@ func (s *setting) try(ctx context.Context, p place.Server) (*account, error) {
 		var ac account
 		if ac, err = s.account(ctx, p); err != nil {
 			return nil, err
+		}
+		if i == 0 {
+			s.a.ui.Note("Logging in over %s at %s …", strings.ToUpper(p.Protocol), p.Host)
 		}
 		var seen string
 		if seen, err = s.look(ctx, ac); err == nil {
