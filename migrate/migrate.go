@@ -191,6 +191,9 @@ func (m *mover) run() (Result, error) {
 		cancel() // only what was sent is settled
 	}
 	sent, sentErr := m.stream.End(ctx, m.isComplete)
+	if m.ctx.Err() != nil { // perhaps since then
+		err = context.Cause(m.ctx)
+	}
 	if ctx.Err() != nil {
 		sentErr = nil // err says why
 	}

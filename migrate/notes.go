@@ -76,7 +76,7 @@ func (m *mover) noteComplete(got fetch.Result, sent upload.Result) error {
 	}
 	notes := make(map[string]string)
 	for _, b := range sent.Mailboxes {
-		done := b.Err == nil && b.Failed == 0
+		done := b.Complete && b.Failed == 0
 		for _, name := range b.From {
 			done = done && read[name]
 		}

@@ -16,6 +16,7 @@ type box struct {
 	job    *job
 	counts Counts
 	err    error // why it could not be completed
+	done   bool  // it was: what was not reached, or was interrupted, need not have an error
 
 	validity uint32 // UIDVALIDITY of what is known
 	state    Box    // zero until opened
@@ -80,6 +81,13 @@ func (b *box) recall(ctx context.Context) error {
 }
 
 func (b *box) hasWork() bool { return len(b.todo)+len(b.open)+len(b.flags) > 0 }
+
+// do does the last of the work.
+func (b *box) do(ctx context.Context, last func(context.Context) error) error {
+	err := last(ctx)
+	b.done = err == nil && ctx.Err() == nil
+	return err
+}
 
 // work brings the mailbox up to date.
 func (b *box) work(ctx context.Context) error {

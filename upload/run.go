@@ -134,6 +134,9 @@ type MailboxResult struct {
 	// known; the UIDNEXT may be higher by now.
 	UIDValidity, UIDNext uint32
 	Err                  error // the mailbox could not be completed
+	// Complete says that the work on it came to its end. Without, and without Err, the
+	// run was ended, or gave up, before.
+	Complete bool
 }
 
 const (
@@ -312,8 +315,9 @@ func (r *run) all(ctx context.Context, jobs []*job) (Result, error) {
 	// What is sent to any other mailbox of such a server is in that one, too, and is to
 	// be found there (docs/quirks.md, Gmail).
 	isAll := func(b *box) bool { return b.job.there.SpecialUse == `\All` }
-	r.each(ctx, slices.DeleteFunc(slices.Clone(boxes), isAll), (*box).work)
-	r.each(ctx, slices.DeleteFunc(slices.Clone(boxes), func(b *box) bool { return !isAll(b) }), (*box).work)
+	work := func(b *box, ctx context.Context) error { return b.do(ctx, b.work) }
+	r.each(ctx, slices.DeleteFunc(slices.Clone(boxes), isAll), work)
+	r.each(ctx, slices.DeleteFunc(slices.Clone(boxes), func(b *box) bool { return !isAll(b) }), work)
 	return conclude(ctx, boxes)
 }
 
@@ -358,7 +362,7 @@ func conclude(ctx context.Context, boxes []*box) (Result, error) {
 	var res Result
 	var errs []error
 	for _, b := range boxes {
-		mr := MailboxResult{Name: b.job.to, From: b.job.from, Counts: b.counts, UIDValidity: b.uidValidity(), UIDNext: max(b.state.UIDNext, b.job.there.UIDNext), Err: b.err}
+		mr := MailboxResult{Name: b.job.to, From: b.job.from, Counts: b.counts, UIDValidity: b.uidValidity(), UIDNext: max(b.state.UIDNext, b.job.there.UIDNext), Err: b.err, Complete: b.done}
 		if mr.Err != nil {
 			// What was not reached is neither sent nor failed.
 			mr.Listed = mr.Uploaded + mr.Adopted + mr.Skipped + mr.Failed

@@ -170,7 +170,7 @@ func (s *Stream) End(ctx context.Context, skip func(to string, validity uint32, 
 		}
 		return conclude(ctx, work)
 	}
-	s.each(ctx, work, func(b *box, ctx context.Context) error { return byBox[b].end(ctx) })
+	s.each(ctx, work, func(b *box, ctx context.Context) error { return b.do(ctx, byBox[b].end) })
 	return conclude(ctx, work)
 }
 
