@@ -20,7 +20,8 @@ import (
 // had was sent, under one UIDVALIDITY. Then a run in which nothing changed at the
 // source need not look at the ledger's messages.
 
-func noteKey(account, to string) string { return "complete " + account + " " + to }
+// noteKey is another than it was: "complete" was noted of some that were not.
+func noteKey(account, to string) string { return "all sent " + account + " " + to }
 
 // nextKey is the key of the UIDNEXT that such a mailbox had: if it has a lower one,
 // it was set back.

@@ -379,7 +379,7 @@ func (l *life) signal(cmd *exec.Cmd, ended <-chan struct{}) {
 		return
 	}
 	sig := syscall.SIGKILL
-	if l.random.IntN(12) == 0 {
+	if l.random.IntN(3) == 0 {
 		sig = syscall.SIGTERM
 	}
 	_ = cmd.Process.Signal(sig) // it may have ended just now
