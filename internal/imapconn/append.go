@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"syscall"
 	"strings"
 	"time"
 
@@ -242,12 +243,12 @@ func (c *Conn) streaming(write, read func() error) error {
 	wrote := make(chan error, 1)
 	go func() {
 		err := write()
-		if err != nil {
+		if err != nil && !hungUp(err) {
 			// What was begun cannot be taken back. The reader learns of it.
 			c.setReadErr(err)
 			_ = c.nc.Close()
 		} else {
-			c.nc.Owed(true)
+			c.nc.Owed(true) // also what was answered before the server hung up
 		}
 		wrote <- err
 	}()
@@ -260,6 +261,11 @@ func (c *Conn) streaming(write, read func() error) error {
 	}
 	c.notOwed()
 	return err
+}
+
+// hungUp tells whether writing failed because the server has closed the connection.
+func hungUp(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // write writes the whole command.
