@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"syscall"
 	"strings"
+	"syscall"
 	"time"
 
 	"mailhaul/mail"
