@@ -155,7 +155,7 @@ func (p *repair) more() {
 		p.crs = 0
 		p.end()
 	}
-	p.r.Discard(n)
+	_, _ = p.r.Discard(n) // it was peeked at
 }
 
 // last ends what has no end.

@@ -264,7 +264,11 @@ func (c *Conn) streaming(write, read func() error) error {
 }
 
 // hungUp tells whether writing failed because the server has closed the connection.
+// A message that could not be read from where it is kept is none of that.
 func hungUp(err error) bool {
+	if errors.Is(err, ErrNotSent) {
+		return false
+	}
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
